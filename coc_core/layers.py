@@ -1,0 +1,148 @@
+"""The layers of Context Cluster, all on channels-last maps [B, H, W, C]."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp, trunc_normal_
+from torch import Tensor, nn
+
+from coc_core.ops import cluster
+
+
+class MapNorm(nn.GroupNorm):
+    """GroupNorm with one group over a channels-last map: every sample is normalised over H, W and C together."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(num_groups=1, num_channels=dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        return to_channels_last(super().forward(to_channels_first(x)))
+
+
+class ClusterMixer(nn.Module):
+    """The clustering layer: mixes the points of each region within their clusters (paper, section 3.2).
+
+    Args:
+        dim: Channels of the map.
+        heads: Heads, clustered independently.
+        head_dim: Channels of one head.
+        center_grid: Centers along each side of a region.
+        region_grid: Regions along each side of the map.
+        denominator: See `coc_core.ops.cluster`.
+        impl: See `coc_core.ops.cluster`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        *,
+        center_grid: int,
+        region_grid: int,
+        denominator: str = 'similarity',
+        impl: str = 'auto',
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.head_dim = head_dim
+        self.center_grid = center_grid
+        self.region_grid = region_grid
+        self.denominator = denominator
+        self.impl = impl
+        # One projection for both: the features that are compared come first, the values that are mixed second.
+        self.points_values = nn.Linear(dim, 2 * heads * head_dim)
+        self.sim_alpha = nn.Parameter(torch.ones(1))
+        self.sim_beta = nn.Parameter(torch.zeros(1))
+        self.proj = nn.Linear(heads * head_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        points, values = self.points_values(x).unflatten(-1, (2, self.heads, self.head_dim)).unbind(dim=3)
+        mixed = cluster(
+            points,
+            values,
+            self.sim_alpha,
+            self.sim_beta,
+            center_grid=self.center_grid,
+            region_grid=self.region_grid,
+            denominator=self.denominator,
+            impl=self.impl,
+        )
+        projected: Tensor = self.proj(mixed.flatten(start_dim=3))
+        return projected
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        return (
+            f'heads={self.heads}, head_dim={self.head_dim}, center_grid={self.center_grid}, '
+            f'region_grid={self.region_grid}, denominator={self.denominator!r}, impl={self.impl!r}'
+        )
+
+
+class ContextClusterBlock(nn.Module):
+    """x + gamma1 * mixer(norm1(x)), then x + gamma2 * mlp(norm2(x)), each with stochastic depth.
+
+    Args:
+        dim: Channels of the map.
+        mixer: Maps [B, H, W, C] to the same shape.
+        mlp_ratio: Hidden width of the MLP divided by ``dim``.
+        layer_scale_init: Initial value of gamma1 and gamma2.
+        drop_path: Probability that a branch is dropped for a sample in training.
+    """
+
+    def __init__(
+        self, dim: int, mixer: nn.Module, *, mlp_ratio: float, layer_scale_init: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = MapNorm(dim)
+        self.mixer = mixer
+        self.gamma1 = nn.Parameter(torch.full((dim,), float(layer_scale_init)))
+        self.norm2 = MapNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.gamma2 = nn.Parameter(torch.full((dim,), float(layer_scale_init)))
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        for linear in (self.mlp.fc1, self.mlp.fc2):
+            init_linear(linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        x = x + self.drop_path(self.gamma1 * self.mixer(self.norm1(x)))
+        out: Tensor = x + self.drop_path(self.gamma2 * self.mlp(self.norm2(x)))
+        return out
+
+
+def init_linear(linear: nn.Linear) -> None:
+    """Truncated normal weights of standard deviation 0.02 and zero biases (the published initialisation)."""
+    trunc_normal_(linear.weight, std=0.02)
+    nn.init.zeros_(linear.bias)
+
+
+def to_channels_first(x_BHWC: Tensor) -> Tensor:
+    """[B, H, W, C] -> [B, C, H, W], a view."""
+    return x_BHWC.permute(0, 3, 1, 2)
+
+
+def to_channels_last(x_BCHW: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, H, W, C], a view."""
+    return x_BCHW.permute(0, 2, 3, 1)
+
+
+def append_coordinates(images: Tensor) -> Tensor:
+    """Append each pixel's row / (H - 1) - 0.5 and column / (W - 1) - 0.5: [B, C, H, W] -> [B, C + 2, H, W]."""
+    batch, _, height, width = images.shape
+    # Half precision cannot count the pixels of a large image.
+    dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
+    rows = torch.arange(height, device=images.device, dtype=dtype) / (height - 1) - 0.5
+    cols = torch.arange(width, device=images.device, dtype=dtype) / (width - 1) - 0.5
+    grid = torch.stack(torch.broadcast_tensors(rows[:, None], cols[None, :])).to(images.dtype)
+    return torch.cat([images, grid.expand(batch, 2, height, width)], dim=1)
+
+
+def pad_to_multiple(images: Tensor, divisor: int) -> Tensor:
+    """Zero-pad [B, C, H, W] at the bottom and right to multiples of ``divisor``; sizes that divide are untouched."""
+    height, width = images.shape[-2:]
+    bottom, right = -height % divisor, -width % divisor
+    return F.pad(images, (0, right, 0, bottom)) if bottom or right else images

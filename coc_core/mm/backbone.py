@@ -1,0 +1,142 @@
+"""Context Cluster as an OpenMMLab backbone: the one adapter behind all plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from coc_core.checkpoints import from_official
+from coc_core.model import ContextCluster, resolve_indices
+from coc_core.variants import get_config
+
+OUTPUT_NORMS = ('dense', 'classification')
+
+
+class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
+    """``dict(type='ContextCluster', arch='coc_small', ...)`` in mmpretrain, mmdet and mmseg.
+
+    Args:
+        arch: A variant's name, or a dict of all `CoCConfig` fields without a default.
+        out_indices: Stages to return.
+        output_norm: ``'dense'``: every output has a fresh norm of its own. ``'classification'``: the last stage goes
+            through the norm of the ImageNet classifier, other stages are returned as they are.
+        frozen_stages: -1 trains everything; 0 freezes the stem; n freezes the stem and the first n stages. Frozen
+            parts get no gradient and stay in evaluation mode; the norms of the outputs are trained all the same.
+        grad_checkpointing: Recompute activations in backward to save memory.
+        init_cfg: mmengine's initialisation. ``dict(type='Pretrained', checkpoint=..., prefix=...)`` loads strictly:
+            every weight but the fresh dense norms must come from the file, this project's or a published one.
+        **overrides: Fields of `CoCConfig` to replace, for example ``center_grid=5`` or ``drop_path_rate=0.1``.
+
+    Raises:
+        ValueError: An argument is unknown or impossible.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any],
+        *,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        output_norm: str = 'dense',
+        frozen_stages: int = -1,
+        grad_checkpointing: bool = False,
+        init_cfg: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> None:
+        if output_norm not in OUTPUT_NORMS:
+            raise ValueError(f'output_norm={output_norm!r} is unknown: choose one of {", ".join(OUTPUT_NORMS)}.')
+        config = get_config(arch).override(**overrides)
+        self_indices = resolve_indices(out_indices, config.num_stages)
+        if output_norm == 'classification' and self_indices[-1:] != (config.num_stages - 1,):
+            raise ValueError(
+                f"out_indices={tuple(out_indices)} must contain the last stage {config.num_stages - 1} "
+                "when output_norm='classification'."
+            )
+        if not -1 <= frozen_stages <= config.num_stages:
+            raise ValueError(f'frozen_stages={frozen_stages} must lie between -1 and {config.num_stages}.')
+        super().__init__(config, num_classes=0, dense_indices=self_indices if output_norm == 'dense' else ())
+        self.out_indices = self_indices
+        self.frozen_stages = frozen_stages
+        self.init_cfg = dict(init_cfg) if init_cfg is not None else None
+        self.set_grad_checkpointing(grad_checkpointing)
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        return [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages >= 0 else []
+
+    def train(self, mode: bool = True) -> ContextClusterBackbone:
+        """Set training mode, except for the frozen stages; return self."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """[B, in_channels, H, W] -> one map [B, C, ceil(H / stride), ceil(W / stride)] per output."""
+        if self.dense_indices:
+            return self.forward_dense(images)
+        outputs = self.forward_intermediates(images, self.out_indices, norm=True, intermediates_only=True)
+        return tuple(outputs)
+
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says.
+
+        Raises:
+            ValueError: A pretrained checkpoint does not hold every weight of this backbone, or holds others.
+        """
+        if self.init_cfg is None or self.init_cfg.get('type') != 'Pretrained':
+            super().init_weights()
+            return
+        path = self.init_cfg['checkpoint']
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='current')
+        self._load_trunk(select_backbone(checkpoint, self.init_cfg.get('prefix'), path), path)
+        self._is_init = True
+
+    def _load_trunk(self, weights: dict[str, Tensor], path: str) -> None:
+        own = self.state_dict()
+        # A classifier's norm and head and stages that are not built have no place here; dense norms start fresh.
+        unused = ('norm.', 'head.', 'dense_norms.', *(f'stages.{i}.' for i in range(len(self.stages), 99)))
+        kept = {k: v for k, v in weights.items() if k in own or not k.startswith(unused)}
+        missing = [k for k in own if k not in kept and not k.startswith('dense_norms.')]
+        unexpected = [k for k in kept if k not in own]
+        shapes = [
+            f'{k} {list(kept[k].shape)} instead of {list(own[k].shape)}'
+            for k in own
+            if k in kept and kept[k].shape != own[k].shape
+        ]
+        problems = [
+            f'{len(names)} {what} ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""})'
+            for what, names in (('missing', missing), ('unexpected', unexpected), ('of another shape', shapes))
+            if names
+        ]
+        if problems:
+            raise ValueError(
+                f'The checkpoint {path} does not fit this backbone: {"; ".join(problems)}. '
+                'Use the checkpoint of this arch, or drop init_cfg to start from random weights.'
+            )
+        self.load_state_dict(kept, strict=False)
+
+
+def select_backbone(checkpoint: Mapping[str, Any], prefix: str | None, path: str) -> dict[str, Tensor]:
+    """Return the backbone's weights of a checkpoint of this project or a published one, without prefix.
+
+    Raises:
+        ValueError: No key of the checkpoint has the prefix, or it holds no Context Cluster.
+    """
+    weights: Mapping[str, Any] = checkpoint
+    for key in ('state_dict', 'model'):
+        if isinstance(weights.get(key), Mapping):
+            weights = weights[key]
+    if prefix is None:
+        prefix = 'backbone.' if any(k.startswith('backbone.') for k in weights) else ''
+    prefix = prefix if not prefix or prefix.endswith('.') else prefix + '.'
+    selected = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    selected = {k: v for k, v in selected.items() if isinstance(v, torch.Tensor)}
+    if not any(k.startswith(('stem.', 'patch_embed.')) for k in selected):
+        raise ValueError(f'The checkpoint {path} holds no Context Cluster weights under the prefix {prefix!r}.')
+    return from_official(selected) if any(k.startswith('patch_embed.') for k in selected) else selected

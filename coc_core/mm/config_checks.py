@@ -1,0 +1,171 @@
+"""What can be said about a config before anything is built: unknown keys and missing data."""
+from __future__ import annotations
+
+import difflib
+import inspect
+import os.path as osp
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import mmengine.registry
+import torch
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
+from torch.utils.data import DataLoader
+
+from coc_core.mm.errors import LaunchError
+
+_TOP_LEVEL = frozenset({'auto_scale_lr', 'compile', 'find_unused_parameters', 'runner_type', 'sync_bn', 'tta_model',
+                        'tta_pipeline', 'vis_backends'})
+_FREE = frozenset({'backend_args', 'custom_keys', 'default_hooks', 'dist_cfg', 'metainfo', 'mp_cfg'})
+_LOADER = frozenset(inspect.signature(DataLoader.__init__).parameters) - {'self'}
+_KNOWN_CHILDREN = {
+    'auto_scale_lr': frozenset({'enable', 'base_batch_size'}),
+    'env_cfg': frozenset({'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}),
+    'randomness': frozenset({'seed', 'diff_rank_seed', 'deterministic'}),
+    'paramwise_cfg': frozenset({
+        'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
+        'dcn_offset_lr_mult', 'bypass_duplicate'}),
+    'train_dataloader': _LOADER, 'val_dataloader': _LOADER, 'test_dataloader': _LOADER,
+}
+_DEFAULT_TYPES = {'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop), 'val_cfg': (ValLoop,), 'test_cfg': (TestLoop,)}
+
+
+def check_option_keys(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Refuses keys of `--cfg-options` that would change nothing; mmengine adds them without a word.
+
+    A new key passes where the constructor behind the parent's `type` takes it, and where mmengine itself knows it.
+
+    Raises:
+        LaunchError: A key leads nowhere; the message has the nearest names.
+    """
+    for dotted in options:
+        _check_key(cfg, dotted)
+
+
+def check_data(cfg: Config, phases: Sequence[str]) -> None:
+    """Looks whether the files that the datasets of these phases (train, val, test) name are there.
+
+    Raises:
+        LaunchError: A folder or file is missing.
+    """
+    for phase in phases:
+        loader = cfg.get(f'{phase}_dataloader')
+        for dataset in _datasets(loader.get('dataset') if isinstance(loader, Mapping) else None):
+            for path in _paths(dataset):
+                if not osp.exists(path):
+                    raise LaunchError(_missing_data(phase, path))
+
+
+def near_names(name: str, known: Sequence[str]) -> str:
+    """The part of a sentence that proposes names: ' (did you mean a or b?)', or nothing."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f' (did you mean {" or ".join(near)}?)' if near else ''
+
+
+def _check_key(cfg: Config, dotted: str) -> None:
+    node: Any = cfg._cfg_dict
+    parent = ''
+    for part in dotted.split('.'):
+        if isinstance(node, (list, tuple)):
+            if not part.isdecimal() or int(part) >= len(node):
+                raise LaunchError(f'--cfg-options {dotted}: {parent} is a list of {len(node)} and has no item {part!r}.')
+            node = node[int(part)]
+        elif isinstance(node, Mapping):
+            if part not in node:
+                known = _accepted(cfg, parent, node)
+                if known is not None and part not in known:
+                    raise LaunchError(f'--cfg-options {dotted}: {parent or "the config"} has no key {part!r}'
+                                      f'{near_names(part, sorted({*node, *known}))}.')
+                return
+            node = node[part]
+        else:
+            raise LaunchError(f'--cfg-options {dotted}: {parent} is {node!r} and has no key {part!r}.')
+        parent = f'{parent}.{part}' if parent else part
+
+
+def _accepted(cfg: Config, parent: str, node: Mapping[str, Any]) -> frozenset[str] | None:
+    """The keys that a dict may newly get; None where any will do."""
+    if not parent:
+        return frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | _TOP_LEVEL
+    name = parent.rsplit('.', 1)[-1]
+    if name in _FREE:
+        return None
+    if 'type' in node:
+        target = _resolve(node['type'], cfg.get('default_scope', 'mmengine'))
+        return None if target is None else _argument_names(target) | {'_scope_'}
+    if name in _KNOWN_CHILDREN:
+        return _KNOWN_CHILDREN[name]
+    if parent in _DEFAULT_TYPES:
+        return frozenset().union(*map(_argument_names, _DEFAULT_TYPES[parent])) | {'type'}
+    return frozenset()
+
+
+def _resolve(kind: Any, scope: str) -> Any:
+    """What a config's `type` stands for, or None where no registry knows it."""
+    if not isinstance(kind, str):
+        return kind
+    for root in vars(mmengine.registry).values():
+        if isinstance(root, Registry):
+            with root.switch_scope_and_registry(scope) as registry:
+                found = registry.get(kind)
+            if found is not None:
+                return found
+    return None
+
+
+def _argument_names(target: Any) -> frozenset[str]:
+    """The argument names of a function, or of a class together with those it passes on to its bases."""
+    names: set[str] = set()
+    for level in inspect.getmro(target) if inspect.isclass(target) else [target]:
+        try:
+            parameters = inspect.signature(level).parameters.values()
+        except (TypeError, ValueError):
+            continue
+        names |= {item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)}
+        if not any(item.kind is item.VAR_KEYWORD for item in parameters):
+            break
+    return frozenset(names)
+
+
+def _datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
+    """A dataset and the ones that it wraps."""
+    if not isinstance(dataset, Mapping):
+        return
+    yield dataset
+    yield from _datasets(dataset.get('dataset'))
+    inner = dataset.get('datasets')
+    for item in inner if isinstance(inner, (list, tuple)) else []:
+        yield from _datasets(item)
+
+
+def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
+    """The local files and folders that a dataset names, the root first."""
+    if dataset.get('backend_args') or dataset.get('file_client_args'):
+        return
+    root = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix')
+    below = [*prefix.values()] if isinstance(prefix, Mapping) else [prefix]
+    for path in (root, dataset.get('ann_file'), *below):
+        if isinstance(path, str) and path and '://' not in path:
+            yield osp.expanduser(path if path == root else osp.join(root, path))
+
+
+def _missing_data(phase: str, path: str) -> str:
+    if 'data/digits' in path.replace(osp.sep, '/'):
+        remedy = 'make it with `python tools/make_digits_data.py`'
+    else:
+        remedy = (f'see the README on how to lay out the data, or name another place with '
+                  f'`--cfg-options {phase}_dataloader.dataset.data_root=...`')
+    return f'The {phase} data {path} does not exist: {remedy}.'
+
+
+def check_cuda_amp() -> None:
+    """Refuses mixed precision where mmengine cannot do it.
+
+    Raises:
+        LaunchError: There is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise LaunchError("--amp needs a GPU: mmengine's mixed precision does not run on the CPU.")

@@ -1,0 +1,15 @@
+"""What importing a plugin does."""
+
+from __future__ import annotations
+
+from mmengine.registry import Registry
+
+from coc_core.mm import progress  # noqa: F401  registers the progress bar
+from coc_core.mm.backbone import ContextClusterBackbone
+from coc_core.mm.safe_loading import install_safe_loader
+
+
+def register(models: Registry) -> None:
+    """Register the backbone as ``ContextCluster`` in ``models`` and make loading checkpoints safe."""
+    models.register_module(name='ContextCluster', module=ContextClusterBackbone)
+    install_safe_loader()

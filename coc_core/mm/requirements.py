@@ -1,0 +1,91 @@
+"""Tells in one sentence which OpenMMLab package is missing or unusable, and what mends it."""
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from importlib.util import find_spec
+
+# import name: (distribution and version of the OneDL family, of the upstream family)
+_DISTRIBUTIONS = {
+    'mmengine': ('onedl-mmengine==0.10.12', 'mmengine==0.10.7'),
+    'mmcv': ('onedl-mmcv==2.3.6', 'mmcv==2.1.0'),
+    'mmpretrain': ('onedl-mmpretrain==1.3.6', 'mmpretrain==1.2.0'),
+    'mmdet': ('onedl-mmdetection==3.5.1', 'mmdet==3.3.0'),
+    'mmseg': ('onedl-mmsegmentation==1.4.2', 'mmsegmentation==1.2.2'),
+}
+_NEED_OPERATORS = frozenset({'mmcv', 'mmdet', 'mmseg'})
+_NEED_MMCV = frozenset({'mmpretrain', *_NEED_OPERATORS})
+
+
+def check_openmmlab(*packages: str) -> None:
+    """Checks that OpenMMLab packages are there and usable, with what they themselves build on.
+
+    Args:
+        packages: Import names out of mmengine, mmcv, mmpretrain, mmdet, mmseg; mmcv, mmdet and mmseg also ask for
+            mmcv's compiled operators.
+
+    Raises:
+        ValueError: A name is none of those.
+        ImportError: A package is missing or unusable; the message names the command that mends it.
+    """
+    unknown = [name for name in packages if name not in _DISTRIBUTIONS]
+    if unknown:
+        raise ValueError(f'{unknown[0]!r} is none of the OpenMMLab packages {", ".join(_DISTRIBUTIONS)}.')
+    _check_one_family()
+    wanted = dict.fromkeys(['mmengine', *(['mmcv'] if _NEED_MMCV.intersection(packages) else []), *packages])
+    for name in wanted:
+        if find_spec(name) is None:
+            raise ImportError(f'{name} is not installed: run `make setup` or `{_install_command(name)}`.')
+    if _NEED_OPERATORS.intersection(packages):
+        _check_operators()
+
+
+def _installed(requirement: str) -> bool:
+    try:
+        metadata.distribution(requirement.split('==')[0])
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _check_one_family() -> None:
+    onedl = [pair[0].split('==')[0] for pair in _DISTRIBUTIONS.values() if _installed(pair[0])]
+    upstream = [pair[1].split('==')[0] for pair in _DISTRIBUTIONS.values() if _installed(pair[1])]
+    upstream += ['mmcv-lite'] if _installed('mmcv-lite') else []
+    if not onedl or not upstream or upstream == ['mmcv-lite']:
+        return
+    owned = [name for name, pair in _DISTRIBUTIONS.items() if pair[0].split('==')[0] in onedl]
+    repair = ' '.join(_DISTRIBUTIONS[name][0] for name in owned)
+    raise ImportError(
+        f'Both OpenMMLab families are installed ({", ".join(onedl)} beside {", ".join(upstream)}) and overwrite each '
+        f"other's files: run `pip uninstall -y {' '.join(upstream + onedl)}` and then "
+        f'`pip install --no-deps --no-build-isolation {repair}`.')
+
+
+def _check_operators() -> None:
+    try:
+        import_module('mmcv._ext')
+    except ModuleNotFoundError as error:
+        # A module missing underneath mmcv is another defect than missing operators and names itself.
+        if error.name != 'mmcv._ext':
+            raise
+        raise ImportError('mmcv is installed without its compiled operators, which detection and segmentation need: '
+                          f'run `make setup` or {_rebuild_commands()}.') from None
+    except ImportError as error:
+        raise ImportError(f"mmcv's compiled operators do not fit the installed torch ({error}): "
+                          f'run `make setup` or {_rebuild_commands()}.') from error
+
+
+def _install_command(name: str) -> str:
+    requirement = _DISTRIBUTIONS[name][_family()]
+    # pip's isolated build finds no torch and then makes an mmcv without operators, silently.
+    return f'pip install --no-deps --no-build-isolation {requirement}'
+
+
+def _rebuild_commands() -> str:
+    present = [name for name in ('mmcv-lite', 'mmcv', 'onedl-mmcv') if _installed(name)]
+    removal = f'`pip uninstall -y {" ".join(present)}` and then ' if present else ''
+    return f'{removal}`{_install_command("mmcv")}`'
+
+
+def _family() -> int:
+    return 1 if _installed(_DISTRIBUTIONS['mmengine'][1]) else 0

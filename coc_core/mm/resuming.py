@@ -1,0 +1,50 @@
+"""Which checkpoint a training goes on from."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from coc_core.mm.errors import LaunchError
+from coc_core.mm.safe_loading import is_intact
+
+
+def find_checkpoint(work_dir: str) -> Path | None:
+    """The checkpoint that a killed training in this folder can go on from, or None.
+
+    mmengine writes the name of the last one beside it; where that file is gone or torn, the newest whole one counts.
+    """
+    folder = Path(work_dir)
+    named = folder / 'last_checkpoint'
+    found = sorted([*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')],
+                   key=lambda path: path.stat().st_mtime, reverse=True)
+    if named.is_file():
+        last = Path(named.read_text(encoding='utf-8').strip())
+        # The name is absolute, and folders get moved; the folder itself is what the user named.
+        found = [folder / last.name, *([] if last.is_dir() else [last]), *found]
+    return next((path for path in found if path.is_file() and is_intact(path)), None)
+
+
+def resume_from(resume: str, work_dir: str) -> Path | None:
+    """Resolves the value of `--resume`: a path, or `auto` for the newest checkpoint of the work folder, if any.
+
+    Raises:
+        LaunchError: The path does not exist or is not a whole checkpoint.
+    """
+    if resume == 'auto':
+        return find_checkpoint(work_dir)
+    path = Path(resume).expanduser()
+    check_checkpoint_file(path)
+    return path
+
+
+def check_checkpoint_file(path: Path) -> None:
+    """Checks, without reading it whole, that a file can be a checkpoint.
+
+    Raises:
+        LaunchError: It does not exist, is a folder, or is empty.
+    """
+    if path.is_dir():
+        raise LaunchError(f'{path} is a folder, where a checkpoint file is expected.')
+    if not path.is_file():
+        raise LaunchError(f'The checkpoint {path} does not exist.')
+    if path.stat().st_size == 0:
+        raise LaunchError(f'The checkpoint {path} is empty.')

@@ -1,0 +1,299 @@
+"""The Context Cluster backbone (Image as Set of Points, ICLR 2023): stem, stages, and the two kinds of output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from timm.models import checkpoint_seq
+from torch import Tensor, nn
+
+from coc_core.layers import (
+    ClusterMixer,
+    ContextClusterBlock,
+    MapNorm,
+    append_coordinates,
+    init_linear,
+    pad_to_multiple,
+    to_channels_first,
+    to_channels_last,
+)
+from coc_core.variants import STEM_STRIDE, CoCConfig, get_config
+
+
+class Stage(nn.Module):
+    """A 3x3 convolution of stride 2 (all stages but the first), then blocks at one resolution.
+
+    Args:
+        config: The architecture.
+        index: Which of its stages this is.
+        drop_paths: Stochastic depth of each block.
+    """
+
+    def __init__(self, config: CoCConfig, index: int, drop_paths: Sequence[float]) -> None:
+        super().__init__()
+        dim = config.dims[index]
+        self.grad_checkpointing = False
+        self.downsample = (
+            nn.Conv2d(config.dims[index - 1], dim, kernel_size=3, stride=2, padding=1) if index else nn.Identity()
+        )
+        self.blocks = nn.Sequential(
+            *(
+                ContextClusterBlock(
+                    dim,
+                    ClusterMixer(
+                        dim,
+                        config.heads[index],
+                        config.head_dim[index],
+                        center_grid=config.center_grid[index],
+                        region_grid=config.region_grid[index],
+                        denominator=config.denominator,
+                        impl=config.impl,
+                    ),
+                    mlp_ratio=config.mlp_ratios[index],
+                    layer_scale_init=config.layer_scale_init,
+                    drop_path=drop_path,
+                )
+                for drop_path in drop_paths
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] -> [B, H', W', C'], halved (rounding up) but in the first stage."""
+        x = to_channels_last(self.downsample(to_channels_first(x)))
+        if self.grad_checkpointing and self.training:
+            checkpointed: Tensor = checkpoint_seq(self.blocks, x)
+            return checkpointed
+        out: Tensor = self.blocks(x)
+        return out
+
+
+class ContextCluster(nn.Module):
+    """Context Cluster, as a classifier or as a dense backbone.
+
+    Args:
+        config: The architecture.
+        num_classes: Classes of the head; 0 leaves the head out.
+        drop_rate: Dropout before the head.
+        dense_indices: When not empty, the model is a dense backbone: `forward_dense` returns these stages, each
+            through a norm of its own; there is no classification norm or head, and stages after the last of these
+            are not built.
+
+    Raises:
+        ValueError: A stage index does not exist.
+    """
+
+    def __init__(
+        self,
+        config: CoCConfig,
+        *,
+        num_classes: int = 1000,
+        drop_rate: float = 0.0,
+        dense_indices: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.size_divisibility = config.size_divisibility
+        self.dense_indices = resolve_indices(dense_indices, config.num_stages)
+        num_stages = max(self.dense_indices, default=config.num_stages - 1) + 1
+        self.feature_info = [
+            {'num_chs': dim, 'reduction': stride, 'module': f'stages.{i}'}
+            for i, (dim, stride) in enumerate(zip(config.dims, config.strides, strict=True))
+        ][:num_stages]
+        self.num_features = self.head_hidden_size = config.dims[num_stages - 1]
+
+        self.stem = nn.Conv2d(config.in_channels + 2, config.dims[0], kernel_size=STEM_STRIDE, stride=STEM_STRIDE)
+        total = sum(config.depths)
+        rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
+        drop_paths = [[next(rates) for _ in range(depth)] for depth in config.depths]
+        self.stages = nn.ModuleList(Stage(config, i, drop_paths[i]) for i in range(num_stages))
+        self.head_drop = nn.Dropout(drop_rate)
+        if self.dense_indices:
+            self.dense_norms = nn.ModuleDict({str(i): MapNorm(config.dims[i]) for i in self.dense_indices})
+            self.norm: nn.Module = nn.Identity()
+            num_classes = 0
+        else:
+            self.norm = MapNorm(self.num_features)
+        self.reset_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the head by a fresh one for ``num_classes`` classes; 0 removes it.
+
+        Raises:
+            ValueError: ``num_classes`` is negative, or the pooling is not the mean (``'avg'``).
+        """
+        if num_classes < 0:
+            raise ValueError(f'num_classes={num_classes} must not be negative.')
+        if global_pool not in (None, 'avg'):
+            raise ValueError(f"global_pool={global_pool!r} is not supported: Context Cluster pools by the mean, 'avg'.")
+        if num_classes and self.dense_indices:
+            raise ValueError(f'A dense backbone (dense_indices={self.dense_indices}) has no classifier.')
+        self.num_classes = num_classes
+        self.head: nn.Module = nn.Identity()
+        if num_classes:
+            self.head = nn.Linear(self.num_features, num_classes).to(self.stem.weight)
+            init_linear(self.head)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head."""
+        return self.head
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks' activations in backward instead of keeping them."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable  # type: ignore[assignment]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that sort parameters into layers, for layer-wise learning rates (timm's convention)."""
+        blocks = r'^stages\.(\d+)' if coarse else r'^stages\.(\d+)\.(?:downsample|blocks\.(\d+))'
+        return {'stem': r'^stem', 'blocks': [(blocks, None), (r'^(?:norm|dense_norms)', (99999,))]}
+
+    def stage_maps(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield the output of each stage, channels-last over the padded image: [B, H', W', C].
+
+        Raises:
+            ValueError: The images are not floating [B, in_channels, H, W] with both sides at least 4.
+        """
+        self._check_images(images)
+        images = append_coordinates(pad_to_multiple(images, self.size_divisibility))
+        x = to_channels_last(self.stem(images.contiguous(memory_format=torch.channels_last)))
+        for stage in self.stages:
+            x = stage(x)
+            yield x
+
+    def _check_images(self, images: Tensor) -> None:
+        channels = self.config.in_channels
+        if images.ndim != 4:
+            raise ValueError(f'images must be [B, {channels}, H, W]; got shape {list(images.shape)}.')
+        if images.shape[1] != channels:
+            raise ValueError(
+                f'images have {images.shape[1]} channels but the model was built with in_channels={channels}: '
+                'convert them, or build the model with the right in_channels.'
+            )
+        if min(images.shape[-2:]) < STEM_STRIDE:
+            raise ValueError(
+                f'images of {images.shape[-2]}x{images.shape[-1]} pixels are smaller than the stem: '
+                f'both sides must be at least {STEM_STRIDE}.'
+            )
+        if not images.is_floating_point():
+            raise ValueError(f'images must be floating point, scaled and normalised; got {images.dtype}.')
+
+    def _crop(self, x_BHWC: Tensor, images: Tensor, stage: int) -> Tensor:
+        """Cut the padding off a stage's output."""
+        stride = self.config.strides[stage]
+        return x_BHWC[:, : -(-images.shape[-2] // stride), : -(-images.shape[-1] // stride)]
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Return the normalised map of the last stage, [B, dims[-1], ceil(H / stride), ceil(W / stride)].
+
+        Raises:
+            ValueError: See `stage_maps`.
+        """
+        last = len(self.stages) - 1
+        for x in self.stage_maps(images):
+            pass
+        return to_channels_first(self._crop(self.norm(x), images, last))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """[B, C, h, w] -> logits [B, num_classes], or the pooled features [B, C] before the head."""
+        pooled = self.head_drop(features.mean(dim=(2, 3)))
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, in_channels, H, W] -> logits [B, num_classes].
+
+        Raises:
+            ValueError: See `stage_maps`.
+        """
+        return self.forward_head(self.forward_features(images))
+
+    def forward_dense(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the normalised maps of the stages in ``dense_indices``, each [B, C, ceil(H / stride), ceil(W / stride)].
+
+        Raises:
+            ValueError: The model was built without ``dense_indices``, or see `stage_maps`.
+        """
+        if not self.dense_indices:
+            raise ValueError('This model is a classifier: build it with dense_indices=(0, 1, 2, 3) for dense outputs.')
+        return tuple(
+            to_channels_first(self._crop(self.dense_norms[str(i)](x), images, i))
+            for i, x in enumerate(self.stage_maps(images))
+            if i in self.dense_indices
+        )
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the outputs of chosen stages, cropped to ceil(size / stride) (timm's signature).
+
+        Args:
+            x: Images, [B, in_channels, H, W].
+            indices: Stages; an int n means the last n, None all. Negative ones count from the end.
+            norm: Apply the final norm to the last stage's output.
+            stop_early: Skip the stages after the last chosen one (only with ``intermediates_only``).
+            output_fmt: ``'NCHW'`` or ``'NHWC'``.
+            intermediates_only: Return the list alone instead of (final features, list).
+
+        Raises:
+            ValueError: An index or format does not exist, or see `stage_maps`.
+        """
+        if output_fmt not in ('NCHW', 'NHWC'):
+            raise ValueError(f"output_fmt={output_fmt!r} must be 'NCHW' or 'NHWC'.")
+        count = len(self.stages)
+        chosen = resolve_indices(range(-indices, 0) if isinstance(indices, int) else indices, count)
+        intermediates = []
+        for i, stage_map in enumerate(self.stage_maps(x)):
+            if i in chosen:
+                output = self._crop(self.norm(stage_map) if norm and i == count - 1 else stage_map, x, i)
+                intermediates.append(to_channels_first(output) if output_fmt == 'NCHW' else output)
+            if stop_early and intermediates_only and i == max(chosen):
+                break
+        if intermediates_only:
+            return intermediates
+        return to_channels_first(self._crop(self.norm(stage_map), x, count - 1)), intermediates
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last of ``indices``, and the norm and head (timm's signature); return the indices."""
+        chosen = resolve_indices(range(-indices, 0) if isinstance(indices, int) else indices, len(self.stages))
+        self.stages = self.stages[: max(chosen) + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0)
+        return list(chosen)
+
+
+def resolve_indices(indices: Sequence[int] | None, num_stages: int) -> tuple[int, ...]:
+    """Return stage indices in rising order, negative ones counted from the end; None means every stage.
+
+    Raises:
+        ValueError: An index does not exist or is given twice.
+    """
+    given = list(range(num_stages) if indices is None else indices)
+    resolved = sorted(i + num_stages if i < 0 else i for i in given)
+    if len(set(resolved)) != len(resolved) or any(not 0 <= i < num_stages for i in resolved):
+        raise ValueError(f'Stage indices {given} must be distinct and lie between 0 and {num_stages - 1}.')
+    return tuple(resolved)
+
+
+def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> ContextCluster:
+    """Build a published variant, randomly initialised.
+
+    Args:
+        name: A key of `coc_core.VARIANTS`.
+        num_classes: Classes of the head; 0 leaves the head out.
+        **overrides: Fields of `CoCConfig` to replace.
+
+    Raises:
+        ValueError: The variant or a field is unknown, or a value is impossible.
+    """
+    return ContextCluster(get_config(name).override(**overrides), num_classes=num_classes)

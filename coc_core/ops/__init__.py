@@ -1,0 +1,98 @@
+"""The clustering operator: `cluster` mixes values within clusters of points, `assign` tells who is in which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from coc_core.ops.common import Grid, RegionLayout, check_denominator, pool_centers, similarity_logits
+from coc_core.ops.matmul import cluster_matmul
+from coc_core.ops.reference import cluster_reference
+
+__all__ = ['IMPLEMENTATIONS', 'assign', 'check_denominator', 'check_impl', 'cluster']
+
+IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {'reference': cluster_reference, 'matmul': cluster_matmul}
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def check_impl(impl: str) -> None:
+    """Raise ValueError unless ``impl`` is ``'auto'`` or the name of an implementation."""
+    if impl != 'auto' and impl not in IMPLEMENTATIONS:
+        raise ValueError(f'impl={impl!r} is unknown: choose one of auto, {", ".join(IMPLEMENTATIONS)}.')
+
+
+def cluster(
+    points: Tensor,
+    values: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    *,
+    center_grid: Grid,
+    region_grid: Grid,
+    denominator: str = 'similarity',
+    impl: str = 'auto',
+) -> Tensor:
+    """Aggregate the values of each cluster into its center and hand them back to its points (paper, eq. 1-3).
+
+    The map is cut into equal regions. Centers are average-pooled points (for features and values alike); each point
+    joins the center with the largest z = beta + alpha * cos(center, point), the first on a tie, with the weight
+    s = sigmoid(z). A center holds A = (its pooled value + sum of s * value) / (1 + sum of s) and each of its points
+    receives s * A.
+
+    Args:
+        points: Features that are compared, floating, [B, H, W, heads, D], any strides. Half precision is computed
+            in float32, where neither a sum over a region nor the norm of a small vector loses its meaning.
+        values: Features that are mixed, same shape and dtype as ``points``.
+        alpha: Scale of the similarity, one element.
+        beta: Shift of the similarity, one element.
+        center_grid: Centers in a region, an int or (rows, columns).
+        region_grid: Regions in the map, an int or (rows, columns); must divide H and W.
+        denominator: ``'similarity'`` as above; ``'count'`` divides by 1 + the number of points of the cluster, as
+            the weights published in March 2023 need it.
+        impl: ``'auto'``, or ``'reference'`` (literal) or ``'matmul'`` (fast).
+
+    Returns:
+        A tensor like ``values``, [B, H, W, heads, D].
+
+    Raises:
+        ValueError: Shapes differ, the map does not divide into regions, or a name is unknown.
+    """
+    if points.shape != values.shape:
+        raise ValueError(f'points {list(points.shape)} and values {list(values.shape)} must have the same shape.')
+    check_denominator(denominator)
+    check_impl(impl)
+    implementation = IMPLEMENTATIONS['matmul' if impl == 'auto' else impl]
+    options = {'center_grid': center_grid, 'region_grid': region_grid, 'denominator': denominator}
+    if points.dtype in _HALF:
+        with torch.autocast(points.device.type, enabled=False):
+            mixed = implementation(points.float(), values.float(), alpha.float(), beta.float(), **options)
+        return mixed.to(values.dtype)
+    return implementation(points, values, alpha, beta, **options)
+
+
+@torch.no_grad()
+def assign(points: Tensor, alpha: Tensor, beta: Tensor, *, center_grid: Grid, region_grid: Grid) -> Tensor:
+    """Return the center that each point belongs to.
+
+    Args:
+        points: As in `cluster`, [B, H, W, heads, D].
+        alpha: As in `cluster`.
+        beta: As in `cluster`.
+        center_grid: As in `cluster`.
+        region_grid: As in `cluster`.
+
+    Returns:
+        int64 [B, H, W, heads]: index of the center within the point's region, row by row from 0.
+
+    Raises:
+        ValueError: ``points`` is not of rank 5 or does not divide into regions.
+    """
+    layout = RegionLayout.of(points, region_grid)
+    points_GND = layout.split(points.float() if points.dtype in _HALF else points)
+    with torch.autocast(points.device.type, enabled=False):
+        centers_GMD = pool_centers(points_GND, layout, center_grid)
+        z_GMN = similarity_logits(points_GND, centers_GMD, alpha.to(points_GND.dtype), beta.to(points_GND.dtype))
+    return layout.join(z_GMN.argmax(dim=1)[..., None]).squeeze(-1)

@@ -1,0 +1,101 @@
+"""What every implementation of the clustering operator shares: argument checks, regions, center windows.
+
+Shape suffixes: B images, H and W rows and columns of the map, K heads, D channels of a head, G = B * regions * K
+groups, N = h * w points of a region, M centers of a region.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Grid = int | tuple[int, int]
+
+DENOMINATORS = ('similarity', 'count')
+NORM_EPS = 1e-12
+
+
+def as_pair(grid: Grid, name: str) -> tuple[int, int]:
+    """Return ``grid`` as (rows, columns).
+
+    Raises:
+        ValueError: ``grid`` is neither a positive integer nor a pair of them.
+    """
+    pair = (grid, grid) if isinstance(grid, int) else tuple(grid)
+    if len(pair) != 2 or any(type(n) is not int or n < 1 for n in pair):
+        raise ValueError(f'{name}={grid!r} must be a positive integer or a (rows, columns) pair of them.')
+    return pair[0], pair[1]
+
+
+@dataclass(frozen=True)
+class RegionLayout:
+    """How a [B, H, W, K, D] map is cut into equal regions, and back: `split` and `join` are inverse to each other."""
+
+    batch: int
+    heads: int
+    region_rows: int
+    region_cols: int
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, points_BHWKD: Tensor, region_grid: Grid) -> RegionLayout:
+        """Return the layout of a map.
+
+        Raises:
+            ValueError: The tensor is not of rank 5, or its map does not divide into the regions.
+        """
+        if points_BHWKD.ndim != 5:
+            raise ValueError(f'points must be [B, H, W, heads, D]; got shape {list(points_BHWKD.shape)}.')
+        rows, cols = as_pair(region_grid, 'region_grid')
+        batch, height, width, heads, _ = points_BHWKD.shape
+        if height % rows or width % cols:
+            raise ValueError(
+                f'A map of {height}x{width} points does not divide into {rows}x{cols} regions: pad it first, '
+                'or choose another region_grid.'
+            )
+        return cls(batch, heads, rows, cols, height // rows, width // cols)
+
+    def split(self, x_BHWKD: Tensor) -> Tensor:
+        """[B, H, W, K, D] -> [G, N, D]."""
+        b, r, c, h, w, k = self.batch, self.region_rows, self.region_cols, self.height, self.width, self.heads
+        x = x_BHWKD.reshape(b, r, h, c, w, k, x_BHWKD.shape[-1])
+        return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(b * r * c * k, h * w, x_BHWKD.shape[-1])
+
+    def join(self, x_GND: Tensor) -> Tensor:
+        """[G, N, D] -> [B, H, W, K, D]."""
+        b, r, c, h, w, k = self.batch, self.region_rows, self.region_cols, self.height, self.width, self.heads
+        x = x_GND.reshape(b, r, c, k, h, w, x_GND.shape[-1]).permute(0, 1, 4, 2, 5, 3, 6)
+        return x.reshape(b, r * h, c * w, k, x_GND.shape[-1])
+
+
+def pool_centers(x_GND: Tensor, layout: RegionLayout, center_grid: Grid) -> Tensor:
+    """Adaptive average pooling of the points of each region: [G, N, D] -> [G, M, D].
+
+    Window i of P along a side of n points covers floor(i n / P) ... ceil((i + 1) n / P): windows may overlap, and
+    they repeat where there are more centers than points.
+    """
+    rows, cols = as_pair(center_grid, 'center_grid')
+    groups, _, dim = x_GND.shape
+    h, w = layout.height, layout.width
+    if h % rows == 0 and w % cols == 0:
+        x = x_GND.reshape(groups, rows, h // rows, cols, w // cols, dim).mean(dim=(2, 4))
+        return x.reshape(groups, rows * cols, dim)
+    image = x_GND.reshape(groups, h, w, dim).permute(0, 3, 1, 2)
+    return F.adaptive_avg_pool2d(image, (rows, cols)).permute(0, 2, 3, 1).reshape(groups, rows * cols, dim)
+
+
+def check_denominator(denominator: str) -> None:
+    """Raise ValueError unless ``denominator`` is a known one."""
+    if denominator not in DENOMINATORS:
+        raise ValueError(f'denominator={denominator!r} is unknown: choose one of {", ".join(DENOMINATORS)}.')
+
+
+def similarity_logits(points_GND: Tensor, centers_GMD: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """z = beta + alpha * cos(center, point) as [G, M, N] (paper, eq. 2 and section 3.2)."""
+    points = F.normalize(points_GND, dim=-1, eps=NORM_EPS)
+    centers = F.normalize(centers_GMD, dim=-1, eps=NORM_EPS)
+    return beta + alpha * (centers @ points.transpose(-2, -1))

@@ -1,0 +1,68 @@
+"""ImageNet-1k with the published Context Cluster recipe: 8 GPUs x 128 images, 300 + 10 epochs.
+
+Differences from what mmpretrain ships. The published schedule holds the learning rate within an epoch e:
+1e-6 + e (lr - 1e-6) / 5 for e < 5, lr_min + (lr - lr_min) (1 + cos(pi e / 300)) / 2 up to 300, then 1e-6 for 10 epochs.
+Both schedulers start at epoch 0, because the published cosine is not shifted by the warm-up.
+"""
+
+_base_ = [
+    'mmpretrain::_base_/datasets/imagenet_bs128_poolformer_small_224.py',
+    'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+custom_imports = dict(imports=['mmpretrain_plugin'])
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='ContextCluster', arch=None, out_indices=(3,), output_norm='classification', drop_path_rate=0.1
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=512,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)
+
+# The published training draws bilinear or bicubic anew for the crop and for the augmentation.
+_load, _crop, _flip, _augment, _erase, _pack = _base_.train_pipeline
+train_pipeline = [
+    _load,
+    dict(
+        type='RandomChoice',
+        transforms=[[dict(_crop, interpolation='bilinear')], [dict(_crop, interpolation='bicubic')]],
+    ),
+    _flip,
+    dict(
+        type='RandomChoice',
+        transforms=[
+            [dict(_augment, hparams=dict(_augment['hparams'], interpolation='bilinear'))],
+            [dict(_augment, hparams=dict(_augment['hparams'], interpolation='bicubic'))],
+        ],
+    ),
+    _erase,
+    _pack,
+]
+train_dataloader = dict(drop_last=True, dataset=dict(pipeline=train_pipeline))
+
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    dtype='float16',
+    loss_scale='dynamic',
+    # Not decayed: biases, norms, and with flat_decay_mult every one-dimensional parameter: layer scale, sim_alpha,
+    # sim_beta.
+    paramwise_cfg=dict(
+        _delete_=True, norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0
+    ),
+)
+param_scheduler = [
+    # LinearLR reaches its end factor one epoch before ``end``: at epoch 5.
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=6),
+    dict(type='CosineAnnealingLR', T_max=300, eta_min=1e-6, by_epoch=True, begin=0, end=301),
+]
+train_cfg = dict(max_epochs=310)
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='accuracy/top1', rule='greater'))

@@ -1,0 +1,45 @@
+"""Golden cases: outputs of the published implementation on weights and inputs that are functions of their names."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(__file__).parents[1] / 'golden'
+
+_spec = importlib.util.spec_from_file_location('golden_fill', GOLDEN / 'fill.py')
+fill = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fill)
+
+
+class Golden:
+    """Reads one golden case: its options, inputs, official state dict and expected outputs."""
+
+    def __init__(self, name: str) -> None:
+        self.case = json.loads((GOLDEN / 'cases.json').read_text())[name]
+        self.expected = {k: torch.from_numpy(v) for k, v in np.load(GOLDEN / f'{name}.npz').items()}
+
+    def image(self) -> torch.Tensor:
+        return torch.from_numpy(fill.image(self.case['input'], tuple(self.case['input_shape'])))
+
+    @staticmethod
+    def tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.from_numpy(fill.tensor(name, shape))
+
+    @staticmethod
+    def parameter(key: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.as_tensor(fill.parameter(key, tuple(shape)))
+
+    @classmethod
+    def official_state_dict(cls, keys: str) -> dict[str, torch.Tensor]:
+        entries = json.loads((GOLDEN / f'keys_{keys}.json').read_text())
+        return {key: cls.parameter(key, shape) for key, shape in entries}
+
+
+@pytest.fixture
+def golden() -> Callable[[str], Golden]:
+    return Golden

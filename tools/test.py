@@ -1,0 +1,56 @@
+#!/usr/bin/env python
+"""Tests a checkpoint with any config of this project: `python tools/test.py CONFIG CHECKPOINT [--out FILE] ...`."""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from coc_core.mm.requirements import check_openmmlab
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    from coc_core.mm.launch import add_common_arguments
+    parser = argparse.ArgumentParser(description='Test a model.')
+    parser.add_argument('config', help='the config file')
+    parser.add_argument('checkpoint', help='the checkpoint file')
+    parser.add_argument('--out', help='save the predictions: a .pkl file; for segmentation a folder of label maps')
+    parser.add_argument('--out-item', choices=['metrics', 'pred'],
+                        help='classification: whether --out saves metrics or predictions (the default)')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', help='save pictures of the predictions in this folder')
+    parser.add_argument('--interval', type=int, default=1, help='classification: picture every this many samples')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays (default: 2)')
+    parser.add_argument('--tta', action='store_true', help='average over augmented copies of each image')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def test(args: argparse.Namespace) -> None:
+    """Builds what the config describes, loads the checkpoint strictly and evaluates it."""
+    from coc_core.mm import launch, test_options
+    cfg = launch.load_config(args.config, args.cfg_options)
+    test_options.apply(cfg, args)
+    launch.prepare(cfg, args, ['test'])
+    runner = launch.build_runner(cfg, args.debug)
+    test_options.prepare_runner(runner, args)
+    metrics = runner.test()
+    test_options.save_metrics(metrics, args)
+
+
+def main() -> int:
+    """Runs the tool."""
+    try:
+        check_openmmlab('mmengine')
+    except ImportError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    from coc_core.mm.launch import run_tool
+    return run_tool(test, parse_args())
+
+
+if __name__ == '__main__':
+    sys.exit(main())
