@@ -31,14 +31,14 @@ def parse_args() -> argparse.Namespace:
 
 def test(args: argparse.Namespace) -> None:
     """Builds what the config describes, loads the checkpoint strictly and evaluates it."""
-    from coc_core.mm import launch, test_options
+    from coc_core.mm import launch, testing
     cfg = launch.load_config(args.config, args.cfg_options)
-    test_options.apply(cfg, args)
+    testing.apply(cfg, args)
     launch.prepare(cfg, args, ['test'])
     runner = launch.build_runner(cfg, args.debug)
-    test_options.prepare_runner(runner, args)
+    testing.prepare_runner(runner, args)
     metrics = runner.test()
-    test_options.save_metrics(metrics, args)
+    testing.save_metrics(metrics, args)
 
 
 def main() -> int:

@@ -28,13 +28,13 @@ def parse_args() -> argparse.Namespace:
 
 def train(args: argparse.Namespace) -> None:
     """Builds what the config describes and trains it."""
-    from coc_core.mm import launch, train_options
+    from coc_core.mm import launch, training
     cfg = launch.load_config(args.config, args.cfg_options)
-    train_options.apply(cfg, args)
+    training.apply(cfg, args)
     launch.prepare(cfg, args, ['train', 'val'])
-    checkpoint = train_options.apply_resume(cfg, args)
+    checkpoint = training.apply_resume(cfg, args)
     runner = launch.build_runner(cfg, args.debug)
-    train_options.announce_resume(runner, args.resume, checkpoint)
+    training.announce_resume(runner, args.resume, checkpoint)
     runner.train()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import mmengine.registry
 import torch
 from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import Registry
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
@@ -29,7 +30,9 @@ _KNOWN_CHILDREN = {
         'dcn_offset_lr_mult', 'bypass_duplicate'}),
     'train_dataloader': _LOADER, 'val_dataloader': _LOADER, 'test_dataloader': _LOADER,
 }
-_DEFAULT_TYPES = {'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop), 'val_cfg': (ValLoop,), 'test_cfg': (TestLoop,)}
+_DEFAULT_TYPES = {'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop), 'val_cfg': (ValLoop,), 'test_cfg': (TestLoop,),
+                  'optim_wrapper': (OptimWrapper, AmpOptimWrapper)}
+_BUILDER_KEYS = frozenset({'type', '_scope_', 'constructor', 'paramwise_cfg'})
 
 
 def check_option_keys(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -94,11 +97,11 @@ def _accepted(cfg: Config, parent: str, node: Mapping[str, Any]) -> frozenset[st
         return None
     if 'type' in node:
         target = _resolve(node['type'], cfg.get('default_scope', 'mmengine'))
-        return None if target is None else _argument_names(target) | {'_scope_'}
+        return None if target is None else _argument_names(target) | _BUILDER_KEYS
     if name in _KNOWN_CHILDREN:
         return _KNOWN_CHILDREN[name]
     if parent in _DEFAULT_TYPES:
-        return frozenset().union(*map(_argument_names, _DEFAULT_TYPES[parent])) | {'type'}
+        return frozenset().union(*map(_argument_names, _DEFAULT_TYPES[parent])) | _BUILDER_KEYS
     return frozenset()
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import os.path as osp
 import re
@@ -70,10 +71,18 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
             traceback.print_exc()
         _tell(f'error: {" ".join(str(error).split())}')
         return 2
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    else:
+        _leave_process_group()
     return 0
+
+
+def _leave_process_group() -> None:
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return
+    # Gloo's threads abort a process whose peer is gone, or that ends while a wrapped model still holds the group.
+    torch.distributed.barrier()
+    gc.collect()
+    torch.distributed.destroy_process_group()
 
 
 def _tell(sentence: str) -> None:
@@ -150,11 +159,12 @@ def _fit_to_cpu(cfg: Config) -> None:
     cfg.pop('sync_bn', None)
     if cfg.launcher == 'none':
         return
-    cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
+    environment = cfg.get('env_cfg') or {}
+    cfg.env_cfg = dict(environment, dist_cfg=dict(environment.get('dist_cfg') or {}, backend='gloo'))
     # mmengine gives every process a device id, which DistributedDataParallel refuses on the CPU.
     wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False,
                    find_unused_parameters=cfg.get('find_unused_parameters', False))
-    cfg.model_wrapper_cfg = dict(wrapper, **(cfg.get('model_wrapper_cfg') or {}), device_ids=None)
+    cfg.model_wrapper_cfg = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
 
 
 def _replace_sync_batch_norm(node: Any) -> None:

@@ -41,10 +41,11 @@ def check_openmmlab(*packages: str) -> None:
 
 def _installed(requirement: str) -> bool:
     try:
-        metadata.distribution(requirement.split('==')[0])
+        summary = metadata.metadata(requirement.split('==')[0])['Summary'] or ''
     except metadata.PackageNotFoundError:
         return False
-    return True
+    # `make setup` lays an alias of onedl-mmsegmentation, without which `mmseg::` bases do not resolve.
+    return not summary.startswith('Alias of onedl-')
 
 
 def _check_one_family() -> None:

@@ -66,7 +66,7 @@ def load_weights_only(path: str | Path, map_location: Any = None) -> Any:
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise LaunchError(f'The file {file} is no checkpoint, or is damaged: {_first_line(error)}') from error
+        raise LaunchError(f'The file {file} is no checkpoint, or is damaged.') from error
 
 
 def install_safe_loader() -> None:
@@ -87,11 +87,6 @@ def load_from_local_weights_only(filename: str, map_location: Any = None) -> Any
 def is_intact(path: str | Path) -> bool:
     """Whether a file is a whole torch archive: a torn one lacks the directory that is written last."""
     return zipfile.is_zipfile(path)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip('.') + '.'
 
 
 def _reason(error: BaseException) -> str:

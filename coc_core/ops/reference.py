@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from coc_core.ops.common import Grid, RegionLayout, pool_centers, similarity_logits
+from coc_core.ops.common import NORM_EPS, Grid, RegionLayout, pool_centers
 
 
 def cluster_reference(
@@ -24,7 +25,9 @@ def cluster_reference(
     point_centers_GMD = pool_centers(points_GND, layout, center_grid)
     value_centers_GMD = pool_centers(values_GND, layout, center_grid)
 
-    z_GMN = similarity_logits(points_GND, point_centers_GMD, alpha, beta)
+    points_unit_GND = F.normalize(points_GND, dim=-1, eps=NORM_EPS)
+    centers_unit_GMD = F.normalize(point_centers_GMD, dim=-1, eps=NORM_EPS)
+    z_GMN = beta + alpha * (centers_unit_GMD @ points_unit_GND.transpose(1, 2))
     # Each point belongs to one center: the first with the largest z (the sigmoid itself saturates in half precision).
     member_GMN = torch.zeros_like(z_GMN).scatter_(1, z_GMN.argmax(dim=1, keepdim=True), 1.0)
     s_GMN = torch.sigmoid(z_GMN) * member_GMN

@@ -1,0 +1,34 @@
+# The two doors are `make demo` and `make test`; both set everything up first.
+MM ?= onedl
+TASK ?= classification
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+VENV := $(if $(filter onedl,$(MM)),.venv,.venv-$(MM))
+BIN := $(CURDIR)/$(VENV)/bin
+
+.PHONY: help setup demo test lint clean
+
+help:
+	@echo "make demo [TASK=classification] [MM=onedl|openmmlab] [DEMO_ARGS=--retrain]   train and test on real digits"
+	@echo "make test [MM=...]    lint, types and the test suite"
+	@echo "make setup [MM=...]   the environment alone: $(VENV)"
+	@echo "make lint | clean"
+
+setup:
+	@$(PYTHON) tools/setup_environment.py --family $(MM)
+
+demo: setup
+	@PATH="$(BIN):$$PATH" python tools/demo.py --task $(TASK) $(DEMO_ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@PATH="$(BIN):$$PATH" lint-imports --no-cache
+	@$(BIN)/shellcheck -x tools/*.sh .ci/run
+	@$(BIN)/python tools/check_file_length.py
+
+test: lint
+	@PATH="$(BIN):$$PATH" python -m pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf .venv .venv-openmmlab .venv.lock .venv-openmmlab.lock work_dirs data/digits

@@ -1,0 +1,240 @@
+"""The launchers as a user calls them: real processes on a tiny classifier."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from coc_core.mm import launch
+from coc_core.mm.config_checks import check_data, check_option_keys
+from coc_core.mm.errors import LaunchError
+from coc_core.mm.resuming import find_checkpoint, resume_from
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+CONFIG = """
+default_scope = 'mmpretrain'
+pipeline = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]
+model = dict(
+    type='ImageClassifier', backbone=dict(type='LeNet5', num_classes=-1), neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=120),
+    data_preprocessor=dict(mean=[127.5], std=[40.0], to_rgb=False))
+train_dataloader = dict(
+    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='CustomDataset', data_root='images', data_prefix='train', pipeline=pipeline))
+val_dataloader = dict(
+    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='CustomDataset', data_root='images', data_prefix='val', pipeline=pipeline))
+test_dataloader = val_dataloader
+val_evaluator = test_evaluator = dict(type='Accuracy', topk=1)
+train_cfg = dict(by_epoch=True, max_epochs=2)
+val_cfg = test_cfg = dict()
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
+randomness = dict(seed=0)
+"""
+
+
+def run(cwd: Path, tool: str, *args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(TOOLS / tool), *args]
+    if tool.endswith('.py'):
+        command.insert(0, sys.executable)
+    variables = {key: value for key, value in os.environ.items() if key not in ('PORT', 'NNODES', 'OMP_NUM_THREADS')}
+    variables.update({'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': '', **(env or {})})
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=180)
+
+
+@pytest.fixture(scope='session')
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config, dark and bright images, and a training of two epochs in work/."""
+    folder = tmp_path_factory.mktemp('a project')
+    random = np.random.default_rng(0)
+    for split, count in (('train', 8), ('val', 6)):
+        for label in range(2):
+            images = folder / 'images' / split / f'class{label}'
+            images.mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(90 * label, 90 * label + 160, (32, 32, 3), dtype=np.uint8)
+                cv2.imwrite(str(images / f'{index}.png'), pixels)
+    (folder / 'tiny_config.py').write_text(CONFIG)
+    done = run(folder, 'train.py', 'tiny_config.py', '--work-dir', 'work')
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(project)
+    return project
+
+
+def test_training_saves_checkpoints(project: Path) -> None:
+    assert (project / 'work/epoch_2.pth').is_file()
+
+
+def test_two_processes_test_like_one(project: Path) -> None:
+    config, checkpoint = 'tiny_config.py', 'work/epoch_2.pth'
+    one = run(project, 'test.py', config, checkpoint, '--out', 'one.json', '--out-item', 'metrics')
+    two = run(project, 'dist_test.sh', config, checkpoint, '2', '--out', 'two of them.json', '--out-item', 'metrics')
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    metrics = [json.loads((project / name).read_text()) for name in ('one.json', 'two of them.json')]
+    assert metrics[0]['accuracy/top1'] == pytest.approx(metrics[1]['accuracy/top1'])
+
+
+def test_two_processes_train(project: Path) -> None:
+    done = run(project, 'dist_train.sh', 'tiny_config.py', '2', '--work-dir', 'two processes', '--cfg-options',
+               'train_cfg.max_epochs=1')
+    assert done.returncode == 0, done.stderr
+    assert (project / 'two processes/epoch_1.pth').is_file()
+    assert 'Epoch(train) [1][2/2]' in done.stdout or 'GPU number: 2' in done.stdout
+
+
+def test_killed_training_goes_on(project: Path) -> None:
+    work = project / 'killed'
+    command = [sys.executable, str(TOOLS / 'train.py'), 'tiny_config.py', '--work-dir', 'killed', '--resume', 'auto']
+    victim = subprocess.Popen([*command, '--cfg-options', 'train_cfg.max_epochs=5000'], cwd=project,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while not (work / 'epoch_2.pth').is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    checkpoint = find_checkpoint(str(work))
+    assert checkpoint is not None
+    epoch = int(checkpoint.stem.split('_')[1])
+    done = run(project, 'train.py', 'tiny_config.py', '--work-dir', 'killed', '--resume', '--cfg-options',
+               f'train_cfg.max_epochs={epoch + 1}')
+    assert done.returncode == 0, done.stderr
+    assert f'goes on from killed/epoch_{epoch}.pth' in done.stdout
+    assert f'Epoch(val) [{epoch + 1}]' in done.stdout
+    assert f'Epoch(val) [{epoch}]' not in done.stdout
+
+
+def test_mistake_is_one_sentence(project: Path) -> None:
+    done = run(project, 'train.py', 'tiny_confg.py')
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: The config tiny_confg.py does not exist (did you mean tiny_config.py?).')
+    assert 'Traceback' not in done.stderr
+
+
+def test_mistake_under_torchrun_is_one_sentence(project: Path) -> None:
+    done = run(project, 'dist_train.sh', 'tiny_config.py', '2', '--cfg-options', 'train_cfg.max_epocs=1')
+    assert done.returncode == 2
+    assert done.stderr.count("train_cfg has no key 'max_epocs' (did you mean max_epochs") == 1
+    assert 'Traceback' not in done.stderr
+
+
+def test_other_models_checkpoint(project: Path) -> None:
+    done = run(project, 'test.py', 'tiny_config.py', 'work/epoch_2.pth', '--cfg-options', 'model.head.num_classes=3')
+    assert done.returncode == 2
+    assert 'belongs to another model: 2 parameters have another shape, first head.fc.weight' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize(('tool', 'args'), [
+    ('dist_train.sh', ['config.py']), ('dist_test.sh', ['config.py', 'a.pth']), ('slurm_train.sh', ['part', 'job']),
+    ('slurm_test.sh', ['part', 'job', 'config.py'])])
+def test_usage(tmp_path: Path, tool: str, args: list[str]) -> None:
+    done = run(tmp_path, tool, *args)
+    assert done.returncode == 2
+    assert done.stderr.startswith('usage: ')
+
+
+@pytest.mark.parametrize('gpus', ['0', '-1', 'two', ''])
+def test_gpus_must_be_positive(tmp_path: Path, gpus: str) -> None:
+    done = run(tmp_path, 'dist_train.sh', 'config.py', gpus)
+    assert done.returncode == 2
+    assert done.stderr == f"error: GPUS must be a positive number, not '{gpus}'.\n"
+
+
+def fake(folder: Path, name: str) -> dict[str, str]:
+    """An executable that prints its arguments, each in brackets, and where it stands in PATH."""
+    script = folder / name
+    script.write_text('#!/usr/bin/env bash\nif [[ $1 == -c ]]; then echo 12345; exit; fi\n'
+                      'printf "[%s]" "$@"; echo " threads=${OMP_NUM_THREADS:-}"\n')
+    script.chmod(0o755)
+    return {'PATH': f'{folder}:{os.environ["PATH"]}', 'PYTHON': str(script) if name == 'python' else 'python'}
+
+
+def test_arguments_of_torchrun(tmp_path: Path) -> None:
+    env = fake(tmp_path, 'python')
+    alone = run(tmp_path, 'dist_train.sh', 'a config.py', '1', '--work-dir', 'with space', env=env).stdout
+    assert '[--master_port=12345]' in alone
+    assert '[a config.py][--work-dir][with space][--launcher][pytorch]' in alone
+    assert f'threads={os.sysconf("SC_NPROCESSORS_ONLN")}' in alone
+    many = run(tmp_path, 'dist_train.sh', 'a config.py', '8', env={**env, 'NNODES': '4', 'NODE_RANK': '2',
+                                                                  'MASTER_ADDR': 'head'}).stdout
+    assert '[--nnodes=4][--node_rank=2][--master_addr=head][--master_port=29500][--nproc_per_node=8]' in many
+    chosen = run(tmp_path, 'dist_train.sh', 'a config.py', '1', env={**env, 'PORT': '4000'}).stdout
+    assert '[--master_port=4000]' in chosen
+
+
+def test_arguments_of_srun(tmp_path: Path) -> None:
+    env = fake(tmp_path, 'srun')
+    env.update(GPUS='16', SRUN_ARGS='--qos high')
+    done = run(tmp_path, 'slurm_test.sh', 'part', 'my job', 'a config.py', 'a.pth', '--out', 'b c.pkl', env=env).stdout
+    assert '[-p][part][--job-name=my job][--gres=gpu:8][--ntasks=16][--ntasks-per-node=8]' in done
+    assert '[--qos][high]' in done
+    assert '[a config.py][a.pth][--out][b c.pkl][--launcher][slurm]' in done
+
+
+@pytest.mark.parametrize('key', [
+    'train_cfg.max_epochs', 'train_dataloader.prefetch_factor', 'model.head.init_cfg', 'load_from',
+    'default_hooks.early_stopping', 'train_dataloader.dataset.test_mode', 'optim_wrapper.clip_grad',
+    'randomness.deterministic', 'model.head.topk', 'auto_scale_lr.enable', 'train_dataloader.dataset.pipeline.0.to_float32'])
+def test_known_option_keys(inside: Path, key: str) -> None:
+    check_option_keys(launch.load_config('tiny_config.py'), {key: None})
+
+
+@pytest.mark.parametrize('key', [
+    'modle.backbone.type', 'model.backbone.archh', 'model.backbone.type.x', 'train_dataloader.dataset.data_rot',
+    'train_dataloader.dataset.pipeline.7.type', 'randomness.sed', 'train_dataloader.batchsize'])
+def test_unknown_option_keys(inside: Path, key: str) -> None:
+    with pytest.raises(LaunchError, match=f'--cfg-options {key}: '):
+        check_option_keys(launch.load_config('tiny_config.py'), {key: None})
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('model = dict(', 'SyntaxError in line 1'), ("_base_ = 'nowhere.py'", 'nowhere.py'),
+    ("_base_ = 'mmpretrain::lenet/nowhere.py'", 'nowhere.py'), ("custom_imports = dict(imports=['no_such_module'])", 'no_such_module')])
+def test_invalid_config(tmp_path: Path, text: str, message: str) -> None:
+    config = tmp_path / 'broken.py'
+    config.write_text(text)
+    with pytest.raises(LaunchError, match='is not valid: ') as caught:
+        launch.load_config(str(config))
+    assert message in str(caught.value)
+
+
+def test_missing_data(inside: Path) -> None:
+    cfg = launch.load_config('tiny_config.py')
+    check_data(cfg, ['train', 'val', 'test'])
+    cfg.train_dataloader.dataset.data_prefix = 'nowhere'
+    with pytest.raises(LaunchError, match='images/nowhere does not exist: see the README'):
+        check_data(cfg, ['train'])
+    cfg.val_dataloader.dataset = dict(type='RepeatDataset', dataset=dict(type='ImageNet', data_root='data/digits/x'))
+    with pytest.raises(LaunchError, match=r'data/digits/x does not exist: make it with `python tools/make_digits_data.py'):
+        check_data(cfg, ['val'])
+
+
+def test_resume_takes_newest_whole_checkpoint(tmp_path: Path) -> None:
+    assert resume_from('auto', str(tmp_path)) is None
+    for epoch in (1, 2):
+        torch.save({}, tmp_path / f'epoch_{epoch}.pth')
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
+    (tmp_path / 'last_checkpoint').write_text('/moved/away/epoch_1.pth')
+    assert resume_from('auto', str(tmp_path)) == tmp_path / 'epoch_1.pth'
+    (tmp_path / 'last_checkpoint').write_text('/moved/away/epoch_0.pth')
+    assert resume_from('auto', str(tmp_path)) == tmp_path / 'epoch_2.pth'
+    torn = (tmp_path / 'epoch_2.pth').read_bytes()[:-100]
+    (tmp_path / 'epoch_2.pth').write_bytes(torn)
+    assert resume_from('auto', str(tmp_path)) == tmp_path / 'epoch_1.pth'
+    with pytest.raises(LaunchError, match='does not exist'):
+        resume_from(str(tmp_path / 'epoch_9.pth'), str(tmp_path))
