@@ -18,6 +18,9 @@ class MapNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C]."""
+        if torch.is_grad_enabled() and not x.requires_grad:
+            # PyTorch 2.13's channels-last kernel crashes in backward when its input needs no gradient (frozen stages).
+            x = x.detach().requires_grad_()
         return to_channels_last(super().forward(to_channels_first(x)))
 
 

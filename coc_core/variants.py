@@ -137,7 +137,6 @@ def get_config(arch: str | Mapping[str, Any]) -> CoCConfig:
     return VARIANTS[arch]
 
 
-
 _TINY = CoCConfig(
     depths=(3, 4, 5, 2),
     dims=(32, 64, 196, 320),

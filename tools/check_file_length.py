@@ -14,7 +14,9 @@ def main() -> None:
     listed = subprocess.run(
         ['git', 'ls-files', '--cached', '--others', '--exclude-standard'], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    lengths = {p: len(Path(p).read_text().splitlines()) for p in listed if Path(p).suffix in SUFFIXES and Path(p).exists()}
+    lengths = {
+        p: len(Path(p).read_text().splitlines()) for p in listed if Path(p).suffix in SUFFIXES and Path(p).exists()
+    }
     long = {path: length for path, length in lengths.items() if length > LIMIT}
     if long:
         sys.exit('\n'.join(f'{path} has {length} lines, more than {LIMIT}: split it.' for path, length in long.items()))

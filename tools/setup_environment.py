@@ -180,7 +180,9 @@ class Environment:
 
     def _site_packages(self) -> Path:
         code = 'import sysconfig; print(sysconfig.get_path("purelib"))'
-        return Path(subprocess.run([self.python, '-c', code], capture_output=True, text=True, check=True).stdout.strip())
+        return Path(
+            subprocess.run([self.python, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
+        )
 
     def _repair_torchvision(self) -> None:
         # The stock mm* tools import torchvision before any file of ours, so the repair must lie in the environment.

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Tests a checkpoint with any config of this project: `python tools/test.py CONFIG CHECKPOINT [--out FILE] ...`."""
+
 from __future__ import annotations
 
 import argparse
@@ -14,12 +15,16 @@ from coc_core.mm.requirements import check_openmmlab
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     from coc_core.mm.launch import add_common_arguments
+
     parser = argparse.ArgumentParser(description='Test a model.')
     parser.add_argument('config', help='the config file')
     parser.add_argument('checkpoint', help='the checkpoint file')
     parser.add_argument('--out', help='save the predictions: a .pkl file; for segmentation a folder of label maps')
-    parser.add_argument('--out-item', choices=['metrics', 'pred'],
-                        help='classification: whether --out saves metrics or predictions (the default)')
+    parser.add_argument(
+        '--out-item',
+        choices=['metrics', 'pred'],
+        help='classification: whether --out saves metrics or predictions (the default)',
+    )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='save pictures of the predictions in this folder')
     parser.add_argument('--interval', type=int, default=1, help='classification: picture every this many samples')
@@ -32,6 +37,7 @@ def parse_args() -> argparse.Namespace:
 def test(args: argparse.Namespace) -> None:
     """Builds what the config describes, loads the checkpoint strictly and evaluates it."""
     from coc_core.mm import launch, testing
+
     cfg = launch.load_config(args.config, args.cfg_options)
     testing.apply(cfg, args)
     launch.prepare(cfg, args, ['test'])
@@ -49,6 +55,7 @@ def main() -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     from coc_core.mm.launch import run_tool
+
     return run_tool(test, parse_args())
 
 

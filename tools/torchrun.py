@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """torchrun, except that a user's mistake stays the last thing on the terminal: no launcher's stack trace after it."""
+
 from __future__ import annotations
 
 import logging

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Trains any config of this project: `python tools/train.py CONFIG [--work-dir DIR] [--resume] ...`."""
+
 from __future__ import annotations
 
 import argparse
@@ -14,14 +15,23 @@ from coc_core.mm.requirements import check_openmmlab
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     from coc_core.mm.launch import add_common_arguments
+
     parser = argparse.ArgumentParser(description='Train a model.')
     parser.add_argument('config', help='the config file')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='PATH',
-                        help="go on from a checkpoint; without PATH or with 'auto' from the last one in the work folder")
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help="go on from a checkpoint; without PATH or with 'auto': the work folder's last one",
+    )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help="scale the learning rate from the config's batch size to the actual one")
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate from the config's batch size to the actual one",
+    )
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -29,6 +39,7 @@ def parse_args() -> argparse.Namespace:
 def train(args: argparse.Namespace) -> None:
     """Builds what the config describes and trains it."""
     from coc_core.mm import launch, training
+
     cfg = launch.load_config(args.config, args.cfg_options)
     training.apply(cfg, args)
     launch.prepare(cfg, args, ['train', 'val'])
@@ -46,6 +57,7 @@ def main() -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     from coc_core.mm.launch import run_tool
+
     return run_tool(train, parse_args())
 
 

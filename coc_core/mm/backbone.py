@@ -53,7 +53,7 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
         self_indices = resolve_indices(out_indices, config.num_stages)
         if output_norm == 'classification' and self_indices[-1:] != (config.num_stages - 1,):
             raise ValueError(
-                f"out_indices={tuple(out_indices)} must contain the last stage {config.num_stages - 1} "
+                f'out_indices={tuple(out_indices)} must contain the last stage {config.num_stages - 1} '
                 "when output_norm='classification'."
             )
         if not -1 <= frozen_stages <= config.num_stages:

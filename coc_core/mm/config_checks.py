@@ -1,4 +1,5 @@
 """What can be said about a config before anything is built: unknown keys and missing data."""
+
 from __future__ import annotations
 
 import difflib
@@ -17,21 +18,46 @@ from torch.utils.data import DataLoader
 
 from coc_core.mm.errors import LaunchError
 
-_TOP_LEVEL = frozenset({'auto_scale_lr', 'compile', 'find_unused_parameters', 'runner_type', 'sync_bn', 'tta_model',
-                        'tta_pipeline', 'vis_backends'})
+_TOP_LEVEL = frozenset(
+    {
+        'auto_scale_lr',
+        'compile',
+        'find_unused_parameters',
+        'runner_type',
+        'sync_bn',
+        'tta_model',
+        'tta_pipeline',
+        'vis_backends',
+    }
+)
 _FREE = frozenset({'backend_args', 'custom_keys', 'default_hooks', 'dist_cfg', 'metainfo', 'mp_cfg'})
 _LOADER = frozenset(inspect.signature(DataLoader.__init__).parameters) - {'self'}
 _KNOWN_CHILDREN = {
     'auto_scale_lr': frozenset({'enable', 'base_batch_size'}),
     'env_cfg': frozenset({'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}),
     'randomness': frozenset({'seed', 'diff_rank_seed', 'deterministic'}),
-    'paramwise_cfg': frozenset({
-        'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
-        'dcn_offset_lr_mult', 'bypass_duplicate'}),
-    'train_dataloader': _LOADER, 'val_dataloader': _LOADER, 'test_dataloader': _LOADER,
+    'paramwise_cfg': frozenset(
+        {
+            'custom_keys',
+            'bias_lr_mult',
+            'bias_decay_mult',
+            'norm_decay_mult',
+            'flat_decay_mult',
+            'dwconv_decay_mult',
+            'dcn_offset_lr_mult',
+            'bypass_duplicate',
+        }
+    ),
+    'train_dataloader': _LOADER,
+    'val_dataloader': _LOADER,
+    'test_dataloader': _LOADER,
 }
-_DEFAULT_TYPES = {'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop), 'val_cfg': (ValLoop,), 'test_cfg': (TestLoop,),
-                  'optim_wrapper': (OptimWrapper, AmpOptimWrapper)}
+_DEFAULT_TYPES = {
+    'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop),
+    'val_cfg': (ValLoop,),
+    'test_cfg': (TestLoop,),
+    'optim_wrapper': (OptimWrapper, AmpOptimWrapper),
+}
 _BUILDER_KEYS = frozenset({'type', '_scope_', 'constructor', 'paramwise_cfg'})
 
 
@@ -73,14 +99,16 @@ def _check_key(cfg: Config, dotted: str) -> None:
     for part in dotted.split('.'):
         if isinstance(node, (list, tuple)):
             if not part.isdecimal() or int(part) >= len(node):
-                raise LaunchError(f'--cfg-options {dotted}: {parent} is a list of {len(node)} and has no item {part!r}.')
+                raise LaunchError(f'--cfg-options {dotted}: {parent} has {len(node)} items, and no item {part!r}.')
             node = node[int(part)]
         elif isinstance(node, Mapping):
             if part not in node:
                 known = _accepted(cfg, parent, node)
                 if known is not None and part not in known:
-                    raise LaunchError(f'--cfg-options {dotted}: {parent or "the config"} has no key {part!r}'
-                                      f'{near_names(part, sorted({*node, *known}))}.')
+                    raise LaunchError(
+                        f'--cfg-options {dotted}: {parent or "the config"} has no key {part!r}'
+                        f'{near_names(part, sorted({*node, *known}))}.'
+                    )
                 return
             node = node[part]
         else:
@@ -159,8 +187,10 @@ def _missing_data(phase: str, path: str) -> str:
     if 'data/digits' in path.replace(osp.sep, '/'):
         remedy = 'make it with `python tools/make_digits_data.py`'
     else:
-        remedy = (f'see the README on how to lay out the data, or name another place with '
-                  f'`--cfg-options {phase}_dataloader.dataset.data_root=...`')
+        remedy = (
+            f'see the README on how to lay out the data, or name another place with '
+            f'`--cfg-options {phase}_dataloader.dataset.data_root=...`'
+        )
     return f'The {phase} data {path} does not exist: {remedy}.'
 
 

@@ -1,4 +1,5 @@
 """The one exception whose text is meant for the user as it stands."""
+
 from __future__ import annotations
 
 

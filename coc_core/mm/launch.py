@@ -1,4 +1,5 @@
 """What `tools/train.py` and `tools/test.py` share: options, the config, the launcher, errors in one sentence."""
+
 from __future__ import annotations
 
 import argparse
@@ -35,11 +36,16 @@ _RANK_VARIABLES = {
 _SYNC_BATCH_NORMS = {'SyncBN': 'BN', 'MMSyncBN': 'BN', 'SyncBatchNorm': 'BN'}
 
 
-class _OptionAction(DictAction):  # type: ignore[misc]
+class _OptionAction(DictAction):  # type: ignore[misc, unused-ignore]
     """mmengine's key=value pairs; a word without `=` is a usage error and not a stack trace."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
-                 option_string: str | None = None) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         words = [word for word in values if '=' not in word]
         if words:
             raise argparse.ArgumentError(self, f'{words[0]!r} is not of the form key=value')
@@ -49,10 +55,20 @@ class _OptionAction(DictAction):  # type: ignore[misc]
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that training and testing have in common."""
     parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/NAME-OF-THE-CONFIG)')
-    parser.add_argument('--cfg-options', nargs='+', action=_OptionAction, default={}, metavar='KEY=VALUE',
-                        help='change entries of the config, e.g. train_cfg.max_epochs=10 model.backbone.arch=coc_small')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='who started the processes (tools/dist_*.sh and tools/slurm_*.sh say it themselves)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_OptionAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='change entries of the config, e.g. train_cfg.max_epochs=10 model.backbone.arch=coc_small',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who started the processes (tools/dist_*.sh and tools/slurm_*.sh say it themselves)',
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument('--debug', action='store_true', help='show stack traces instead of one sentence')
 
@@ -162,8 +178,11 @@ def _fit_to_cpu(cfg: Config) -> None:
     environment = cfg.get('env_cfg') or {}
     cfg.env_cfg = dict(environment, dist_cfg=dict(environment.get('dist_cfg') or {}, backend='gloo'))
     # mmengine gives every process a device id, which DistributedDataParallel refuses on the CPU.
-    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False,
-                   find_unused_parameters=cfg.get('find_unused_parameters', False))
+    wrapper = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
     cfg.model_wrapper_cfg = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
 
 
@@ -184,7 +203,7 @@ def start_process_group(cfg: Config) -> None:
     if cfg.launcher == 'none' or torch.cuda.is_available():
         return
     if cfg.launcher in _RANK_VARIABLES:
-        for name, source in zip(('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), _RANK_VARIABLES[cfg.launcher]):
+        for name, source in zip(('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), _RANK_VARIABLES[cfg.launcher], strict=True):
             os.environ[name] = _variable(source, cfg.launcher)
         os.environ.setdefault('MASTER_PORT', '29500')
     if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
@@ -198,8 +217,10 @@ def start_process_group(cfg: Config) -> None:
 
 def _variable(name: str, launcher: str) -> str:
     if name not in os.environ:
-        raise LaunchError(f'--launcher {launcher} needs the environment variable {name}, which that launcher sets: '
-                          'start with tools/dist_*.sh or tools/slurm_*.sh, or leave --launcher out.')
+        raise LaunchError(
+            f'--launcher {launcher} needs the environment variable {name}, which that launcher sets: '
+            'start with tools/dist_*.sh or tools/slurm_*.sh, or leave --launcher out.'
+        )
     return os.environ[name]
 
 

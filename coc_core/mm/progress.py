@@ -1,4 +1,5 @@
 """A progress bar on the terminal; where there is none, mmengine's log lines stay as they are."""
+
 from __future__ import annotations
 
 import atexit
@@ -14,8 +15,15 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.file_proxy import FileProxy
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 @HOOKS.register_module()
@@ -91,9 +99,15 @@ class ProgressBarHook(Hook):
         console = self._console or terminal_console()
         if console is None or not is_main_process():
             return False
-        self._progress = Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-                                  TimeElapsedColumn(), TextColumn('left'),
-                                  TimeRemainingColumn(elapsed_when_finished=False), console=console)
+        self._progress = Progress(
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn('left'),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+        )
         self._progress.start()
         # An exception in a loop leaves no hook to be called, and the terminal without its cursor.
         atexit.register(self.close)

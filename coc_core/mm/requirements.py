@@ -1,4 +1,5 @@
 """Tells in one sentence which OpenMMLab package is missing or unusable, and what mends it."""
+
 from __future__ import annotations
 
 from importlib import import_module, metadata
@@ -52,14 +53,15 @@ def _check_one_family() -> None:
     onedl = [pair[0].split('==')[0] for pair in _DISTRIBUTIONS.values() if _installed(pair[0])]
     upstream = [pair[1].split('==')[0] for pair in _DISTRIBUTIONS.values() if _installed(pair[1])]
     upstream += ['mmcv-lite'] if _installed('mmcv-lite') else []
-    if not onedl or not upstream or upstream == ['mmcv-lite']:
+    if not onedl or not upstream or (upstream == ['mmcv-lite'] and 'onedl-mmcv' not in onedl):
         return
     owned = [name for name, pair in _DISTRIBUTIONS.items() if pair[0].split('==')[0] in onedl]
     repair = ' '.join(_DISTRIBUTIONS[name][0] for name in owned)
     raise ImportError(
         f'Both OpenMMLab families are installed ({", ".join(onedl)} beside {", ".join(upstream)}) and overwrite each '
         f"other's files: run `pip uninstall -y {' '.join(upstream + onedl)}` and then "
-        f'`pip install --no-deps --no-build-isolation {repair}`.')
+        f'`pip install --no-deps --no-build-isolation {repair}`.'
+    )
 
 
 def _check_operators() -> None:
@@ -69,11 +71,15 @@ def _check_operators() -> None:
         # A module missing underneath mmcv is another defect than missing operators and names itself.
         if error.name != 'mmcv._ext':
             raise
-        raise ImportError('mmcv is installed without its compiled operators, which detection and segmentation need: '
-                          f'run `make setup` or {_rebuild_commands()}.') from None
+        raise ImportError(
+            'mmcv is installed without its compiled operators, which detection and segmentation need: '
+            f'run `make setup` or {_rebuild_commands()}.'
+        ) from None
     except ImportError as error:
-        raise ImportError(f"mmcv's compiled operators do not fit the installed torch ({error}): "
-                          f'run `make setup` or {_rebuild_commands()}.') from error
+        raise ImportError(
+            f"mmcv's compiled operators do not fit the installed torch ({error}): "
+            f'run `make setup` or {_rebuild_commands()}.'
+        ) from error
 
 
 def _install_command(name: str) -> str:

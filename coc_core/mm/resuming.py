@@ -1,4 +1,5 @@
 """Which checkpoint a training goes on from."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,8 +15,9 @@ def find_checkpoint(work_dir: str) -> Path | None:
     """
     folder = Path(work_dir)
     named = folder / 'last_checkpoint'
-    found = sorted([*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')],
-                   key=lambda path: path.stat().st_mtime, reverse=True)
+    found = sorted(
+        [*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')], key=lambda path: path.stat().st_mtime, reverse=True
+    )
     if named.is_file():
         last = Path(named.read_text(encoding='utf-8').strip())
         # The name is absolute, and folders get moved; the folder itself is what the user named.

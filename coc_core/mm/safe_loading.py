@@ -1,4 +1,5 @@
 """Checkpoints are read weights-only, always: what a file may hold beyond tensors is listed here."""
+
 from __future__ import annotations
 
 import argparse
@@ -15,8 +16,20 @@ from mmengine.runner import CheckpointLoader
 
 from coc_core.mm.errors import LaunchError
 
-_NUMPY_SCALARS = ('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'float16',
-                  'float32', 'float64')
+_NUMPY_SCALARS = (
+    'bool',
+    'int8',
+    'int16',
+    'int32',
+    'int64',
+    'uint8',
+    'uint16',
+    'uint32',
+    'uint64',
+    'float16',
+    'float32',
+    'float64',
+)
 _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
@@ -60,8 +73,9 @@ def load_weights_only(path: str | Path, map_location: Any = None) -> Any:
         return torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         if is_intact(file):
-            raise LaunchError(f'The checkpoint {file} holds more than weights and was not read: '
-                              f'{_reason(error)}') from error
+            raise LaunchError(
+                f'The checkpoint {file} holds more than weights and was not read: {_reason(error)}'
+            ) from error
         raise LaunchError(f'The file {file} is no checkpoint, or is damaged.') from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, torch.OutOfMemoryError):

@@ -1,4 +1,5 @@
 """A checkpoint of another model is an error, where mmengine only warns."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -58,8 +59,10 @@ def state_difference(model: nn.Module, weights: Mapping[str, Tensor]) -> str:
     reshaped = [key for key in own if key in weights and _shape(own[key]) != _shape(weights[key])]
     if reshaped:
         key = reshaped[0]
-        return (f'{len(reshaped)} parameters have another shape, first {key} with {list(weights[key].shape)} '
-                f'where the model has {list(own[key].shape)}')
+        return (
+            f'{len(reshaped)} parameters have another shape, first {key} with {list(weights[key].shape)} '
+            f'where the model has {list(own[key].shape)}'
+        )
     try:
         report = model.load_state_dict(dict(weights), strict=False)
     except RuntimeError as error:

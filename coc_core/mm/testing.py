@@ -1,4 +1,5 @@
 """The options that only testing has, each as the stock tool of the config's task understands it."""
+
 from __future__ import annotations
 
 import argparse
@@ -56,6 +57,7 @@ def prepare_runner(runner: Runner, args: argparse.Namespace) -> None:
     if scope == 'mmdet':
         # Importing mmdet where another task is tested would ask for its compiled operators.
         from mmdet.evaluation import DumpDetResults
+
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     else:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
@@ -82,8 +84,10 @@ def _show(cfg: Config, args: argparse.Namespace) -> None:
     hook = cfg.get('default_hooks', {}).get('visualization')
     scope = cfg.get('default_scope')
     if hook is None or scope not in ('mmpretrain', 'mmdet', 'mmseg'):
-        raise LaunchError(f'--show and --show-dir: the task of {args.config} has no pictures to show '
-                          '(its default_hooks have no visualization).')
+        raise LaunchError(
+            f'--show and --show-dir: the task of {args.config} has no pictures to show '
+            '(its default_hooks have no visualization).'
+        )
     hook.update(show=args.show, wait_time=args.wait_time)
     if scope == 'mmpretrain':
         hook.update(enable=True, out_dir=args.show_dir, interval=args.interval)
@@ -102,7 +106,7 @@ def _augment(cfg: Config) -> None:
     while 'dataset' in dataset:
         dataset = dataset.dataset
     if scope not in _DEFAULT_TTA_MODELS and not (cfg.get('tta_model') and cfg.get('tta_pipeline')):
-        raise LaunchError('--tta: this config sets no tta_model and tta_pipeline, and its task has no default for them.')
+        raise LaunchError('--tta: this config sets no tta_model and tta_pipeline, and its task has no default.')
     model = cfg.get('tta_model') or _DEFAULT_TTA_MODELS[str(scope)]
     pipeline = cfg.get('tta_pipeline') or _flipped(dataset.pipeline, detection=scope == 'mmdet')
     cfg.model = ConfigDict(**model, module=cfg.model)

@@ -1,4 +1,5 @@
 """The options that only training has."""
+
 from __future__ import annotations
 
 import argparse

@@ -14,9 +14,7 @@ custom_imports = dict(imports=['mmpretrain_plugin'])
 
 model = dict(
     type='ImageClassifier',
-    backbone=dict(
-        type='ContextCluster', arch=None, out_indices=(3,), output_norm='classification', drop_path_rate=0.1
-    ),
+    backbone=dict(type='ContextCluster', arch=None, out_indices=(3,), output_norm='classification', drop_path_rate=0.1),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
@@ -55,9 +53,7 @@ optim_wrapper = dict(
     loss_scale='dynamic',
     # Not decayed: biases, norms, and with flat_decay_mult every one-dimensional parameter: layer scale, sim_alpha,
     # sim_beta.
-    paramwise_cfg=dict(
-        _delete_=True, norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0
-    ),
+    paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
 )
 param_scheduler = [
     # LinearLR reaches its end factor one epoch before ``end``: at epoch 5.

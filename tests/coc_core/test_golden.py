@@ -98,7 +98,12 @@ def test_layer_and_every_gradient_equal_published(golden, index, impl):
     golden = golden(f'layer_{index}')
     case = golden.case
     mixer = ClusterMixer(
-        case['dim'], case['heads'], case['head_dim'], center_grid=case['centers'], region_grid=case['regions'], impl=impl
+        case['dim'],
+        case['heads'],
+        case['head_dim'],
+        center_grid=case['centers'],
+        region_grid=case['regions'],
+        impl=impl,
     ).double()
     width = case['heads'] * case['head_dim']
 
@@ -106,14 +111,16 @@ def test_layer_and_every_gradient_equal_published(golden, index, impl):
         return golden.parameter(case['parameter_prefix'] + key, shape)
 
     fv = [parameter(f'{key}.weight', width, case['dim'], 1, 1).flatten(1) for key in 'fv']
-    mixer.load_state_dict({
-        'points_values.weight': torch.cat(fv),
-        'points_values.bias': torch.cat([parameter(f'{key}.bias', width) for key in 'fv']),
-        'proj.weight': parameter('proj.weight', case['dim'], width, 1, 1).flatten(1),
-        'proj.bias': parameter('proj.bias', case['dim']),
-        'sim_alpha': parameter('sim_alpha', 1),
-        'sim_beta': parameter('sim_beta', 1),
-    })
+    mixer.load_state_dict(
+        {
+            'points_values.weight': torch.cat(fv),
+            'points_values.bias': torch.cat([parameter(f'{key}.bias', width) for key in 'fv']),
+            'proj.weight': parameter('proj.weight', case['dim'], width, 1, 1).flatten(1),
+            'proj.bias': parameter('proj.bias', case['dim']),
+            'sim_alpha': parameter('sim_alpha', 1),
+            'sim_beta': parameter('sim_beta', 1),
+        }
+    )
     x = golden.tensor(case['input'], (2, case['dim'], *case['hw'])).requires_grad_()
     y = mixer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     y.backward(golden.tensor(case['output_gradient'], tuple(y.shape)))

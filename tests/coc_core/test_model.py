@@ -9,9 +9,7 @@ from torch.testing import assert_close
 from coc_core import VARIANTS, CoCConfig, ContextCluster, create_model
 from coc_core.layers import append_coordinates
 
-TOY = CoCConfig(
-    depths=(1, 2), dims=(8, 12), mlp_ratios=2, heads=2, head_dim=4, center_grid=2, region_grid=(2, 1)
-)
+TOY = CoCConfig(depths=(1, 2), dims=(8, 12), mlp_ratios=2, heads=2, head_dim=4, center_grid=2, region_grid=(2, 1))
 
 
 @pytest.mark.parametrize('size', [(224, 224), (97, 131), (33, 500), (32, 32), (4, 4)])
@@ -154,7 +152,10 @@ def test_checkpointing_keeps_gradients():
         (lambda: create_model('coc_small', num_classes=-1), 'num_classes=-1 must not be negative'),
         (lambda: ContextCluster(TOY, dense_indices=(0, 5)), r'Stage indices \[0, 5\] must be distinct and lie between'),
         (lambda: ContextCluster(TOY)(torch.zeros(1, 4, 32, 32)), 'images have 4 channels .* in_channels=3'),
-        (lambda: ContextCluster(TOY)(torch.zeros(3, 32, 32)), r'images must be \[B, 3, H, W\]; got shape \[3, 32, 32\]'),
+        (
+            lambda: ContextCluster(TOY)(torch.zeros(3, 32, 32)),
+            r'images must be \[B, 3, H, W\]; got shape \[3, 32, 32\]',
+        ),
         (lambda: ContextCluster(TOY)(torch.zeros(1, 3, 3, 32)), '3x32 pixels are smaller than the stem'),
         (lambda: ContextCluster(TOY)(torch.zeros(1, 3, 8, 8).byte()), 'must be floating point'),
         (lambda: ContextCluster(TOY).forward_dense(torch.zeros(1, 3, 8, 8)), 'is a classifier'),

@@ -21,7 +21,9 @@ def test_import_is_enough():
 
 
 def test_import_needs_no_mm_package():
-    code = "import coc_core, sys; print([m for m in sys.modules if m.split('.')[0] in ('mmengine', 'mmcv', 'mmpretrain')])"
+    code = (
+        "import coc_core, sys; print([m for m in sys.modules if m.split('.')[0] in ('mmengine', 'mmcv', 'mmpretrain')])"
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == '[]'
 

@@ -1,4 +1,5 @@
 """The launchers as a user calls them: real processes on a tiny classifier."""
+
 from __future__ import annotations
 
 import json
@@ -90,8 +91,16 @@ def test_two_processes_test_like_one(project: Path) -> None:
 
 
 def test_two_processes_train(project: Path) -> None:
-    done = run(project, 'dist_train.sh', 'tiny_config.py', '2', '--work-dir', 'two processes', '--cfg-options',
-               'train_cfg.max_epochs=1')
+    done = run(
+        project,
+        'dist_train.sh',
+        'tiny_config.py',
+        '2',
+        '--work-dir',
+        'two processes',
+        '--cfg-options',
+        'train_cfg.max_epochs=1',
+    )
     assert done.returncode == 0, done.stderr
     assert (project / 'two processes/epoch_1.pth').is_file()
     assert 'Epoch(train) [1][2/2]' in done.stdout or 'GPU number: 2' in done.stdout
@@ -100,8 +109,12 @@ def test_two_processes_train(project: Path) -> None:
 def test_killed_training_goes_on(project: Path) -> None:
     work = project / 'killed'
     command = [sys.executable, str(TOOLS / 'train.py'), 'tiny_config.py', '--work-dir', 'killed', '--resume', 'auto']
-    victim = subprocess.Popen([*command, '--cfg-options', 'train_cfg.max_epochs=5000'], cwd=project,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    victim = subprocess.Popen(
+        [*command, '--cfg-options', 'train_cfg.max_epochs=5000'],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 90
     while not (work / 'epoch_2.pth').is_file() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -110,8 +123,16 @@ def test_killed_training_goes_on(project: Path) -> None:
     checkpoint = find_checkpoint(str(work))
     assert checkpoint is not None
     epoch = int(checkpoint.stem.split('_')[1])
-    done = run(project, 'train.py', 'tiny_config.py', '--work-dir', 'killed', '--resume', '--cfg-options',
-               f'train_cfg.max_epochs={epoch + 1}')
+    done = run(
+        project,
+        'train.py',
+        'tiny_config.py',
+        '--work-dir',
+        'killed',
+        '--resume',
+        '--cfg-options',
+        f'train_cfg.max_epochs={epoch + 1}',
+    )
     assert done.returncode == 0, done.stderr
     assert f'goes on from killed/epoch_{epoch}.pth' in done.stdout
     assert f'Epoch(val) [{epoch + 1}]' in done.stdout
@@ -139,9 +160,15 @@ def test_other_models_checkpoint(project: Path) -> None:
     assert 'Traceback' not in done.stderr
 
 
-@pytest.mark.parametrize(('tool', 'args'), [
-    ('dist_train.sh', ['config.py']), ('dist_test.sh', ['config.py', 'a.pth']), ('slurm_train.sh', ['part', 'job']),
-    ('slurm_test.sh', ['part', 'job', 'config.py'])])
+@pytest.mark.parametrize(
+    ('tool', 'args'),
+    [
+        ('dist_train.sh', ['config.py']),
+        ('dist_test.sh', ['config.py', 'a.pth']),
+        ('slurm_train.sh', ['part', 'job']),
+        ('slurm_test.sh', ['part', 'job', 'config.py']),
+    ],
+)
 def test_usage(tmp_path: Path, tool: str, args: list[str]) -> None:
     done = run(tmp_path, tool, *args)
     assert done.returncode == 2
@@ -158,8 +185,10 @@ def test_gpus_must_be_positive(tmp_path: Path, gpus: str) -> None:
 def fake(folder: Path, name: str) -> dict[str, str]:
     """An executable that prints its arguments, each in brackets, and where it stands in PATH."""
     script = folder / name
-    script.write_text('#!/usr/bin/env bash\nif [[ $1 == -c ]]; then echo 12345; exit; fi\n'
-                      'printf "[%s]" "$@"; echo " threads=${OMP_NUM_THREADS:-}"\n')
+    script.write_text(
+        '#!/usr/bin/env bash\nif [[ $1 == -c ]]; then echo 12345; exit; fi\n'
+        'printf "[%s]" "$@"; echo " threads=${OMP_NUM_THREADS:-}"\n'
+    )
     script.chmod(0o755)
     return {'PATH': f'{folder}:{os.environ["PATH"]}', 'PYTHON': str(script) if name == 'python' else 'python'}
 
@@ -170,8 +199,13 @@ def test_arguments_of_torchrun(tmp_path: Path) -> None:
     assert '[--master_port=12345]' in alone
     assert '[a config.py][--work-dir][with space][--launcher][pytorch]' in alone
     assert f'threads={os.sysconf("SC_NPROCESSORS_ONLN")}' in alone
-    many = run(tmp_path, 'dist_train.sh', 'a config.py', '8', env={**env, 'NNODES': '4', 'NODE_RANK': '2',
-                                                                  'MASTER_ADDR': 'head'}).stdout
+    many = run(
+        tmp_path,
+        'dist_train.sh',
+        'a config.py',
+        '8',
+        env={**env, 'NNODES': '4', 'NODE_RANK': '2', 'MASTER_ADDR': 'head'},
+    ).stdout
     assert '[--nnodes=4][--node_rank=2][--master_addr=head][--master_port=29500][--nproc_per_node=8]' in many
     chosen = run(tmp_path, 'dist_train.sh', 'a config.py', '1', env={**env, 'PORT': '4000'}).stdout
     assert '[--master_port=4000]' in chosen
@@ -186,25 +220,52 @@ def test_arguments_of_srun(tmp_path: Path) -> None:
     assert '[a config.py][a.pth][--out][b c.pkl][--launcher][slurm]' in done
 
 
-@pytest.mark.parametrize('key', [
-    'train_cfg.max_epochs', 'train_dataloader.prefetch_factor', 'model.head.init_cfg', 'load_from',
-    'default_hooks.early_stopping', 'train_dataloader.dataset.test_mode', 'optim_wrapper.clip_grad',
-    'randomness.deterministic', 'model.head.topk', 'auto_scale_lr.enable', 'train_dataloader.dataset.pipeline.0.to_float32'])
+@pytest.mark.parametrize(
+    'key',
+    [
+        'train_cfg.max_epochs',
+        'train_dataloader.prefetch_factor',
+        'model.head.init_cfg',
+        'load_from',
+        'default_hooks.early_stopping',
+        'train_dataloader.dataset.test_mode',
+        'optim_wrapper.clip_grad',
+        'randomness.deterministic',
+        'model.head.topk',
+        'auto_scale_lr.enable',
+        'train_dataloader.dataset.pipeline.0.to_float32',
+    ],
+)
 def test_known_option_keys(inside: Path, key: str) -> None:
     check_option_keys(launch.load_config('tiny_config.py'), {key: None})
 
 
-@pytest.mark.parametrize('key', [
-    'modle.backbone.type', 'model.backbone.archh', 'model.backbone.type.x', 'train_dataloader.dataset.data_rot',
-    'train_dataloader.dataset.pipeline.7.type', 'randomness.sed', 'train_dataloader.batchsize'])
+@pytest.mark.parametrize(
+    'key',
+    [
+        'modle.backbone.type',
+        'model.backbone.archh',
+        'model.backbone.type.x',
+        'train_dataloader.dataset.data_rot',
+        'train_dataloader.dataset.pipeline.7.type',
+        'randomness.sed',
+        'train_dataloader.batchsize',
+    ],
+)
 def test_unknown_option_keys(inside: Path, key: str) -> None:
     with pytest.raises(LaunchError, match=f'--cfg-options {key}: '):
         check_option_keys(launch.load_config('tiny_config.py'), {key: None})
 
 
-@pytest.mark.parametrize(('text', 'message'), [
-    ('model = dict(', 'SyntaxError in line 1'), ("_base_ = 'nowhere.py'", 'nowhere.py'),
-    ("_base_ = 'mmpretrain::lenet/nowhere.py'", 'nowhere.py'), ("custom_imports = dict(imports=['no_such_module'])", 'no_such_module')])
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('model = dict(', 'SyntaxError in line 1'),
+        ("_base_ = 'nowhere.py'", 'nowhere.py'),
+        ("_base_ = 'mmpretrain::lenet/nowhere.py'", 'nowhere.py'),
+        ("custom_imports = dict(imports=['no_such_module'])", 'no_such_module'),
+    ],
+)
 def test_invalid_config(tmp_path: Path, text: str, message: str) -> None:
     config = tmp_path / 'broken.py'
     config.write_text(text)
@@ -220,7 +281,7 @@ def test_missing_data(inside: Path) -> None:
     with pytest.raises(LaunchError, match='images/nowhere does not exist: see the README'):
         check_data(cfg, ['train'])
     cfg.val_dataloader.dataset = dict(type='RepeatDataset', dataset=dict(type='ImageNet', data_root='data/digits/x'))
-    with pytest.raises(LaunchError, match=r'data/digits/x does not exist: make it with `python tools/make_digits_data.py'):
+    with pytest.raises(LaunchError, match='data/digits/x does not exist: make it with `python tools/make_digits_data'):
         check_data(cfg, ['val'])
 
 

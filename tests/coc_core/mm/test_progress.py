@@ -49,10 +49,22 @@ def build(work_dir: Path, by_epoch: bool) -> Runner:
     loader = dict(dataset=Items(), batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
     stop = dict(by_epoch=True, max_epochs=2) if by_epoch else dict(by_epoch=False, max_iters=8, val_interval=4)
     hooks = dict(logger=dict(type='LoggerHook', interval=1), checkpoint=None)
-    return Runner(Model(), str(work_dir), train_dataloader=loader, val_dataloader=loader, test_dataloader=loader,
-                  train_cfg=stop, val_cfg=dict(), test_cfg=dict(), val_evaluator=[Metric()], test_evaluator=[Metric()],
-                  optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), default_hooks=hooks,
-                  log_processor=dict(by_epoch=by_epoch), experiment_name=work_dir.name)
+    return Runner(
+        Model(),
+        str(work_dir),
+        train_dataloader=loader,
+        val_dataloader=loader,
+        test_dataloader=loader,
+        train_cfg=stop,
+        val_cfg=dict(),
+        test_cfg=dict(),
+        val_evaluator=[Metric()],
+        test_evaluator=[Metric()],
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=hooks,
+        log_processor=dict(by_epoch=by_epoch),
+        experiment_name=work_dir.name,
+    )
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])

@@ -81,9 +81,17 @@ def test_malicious_pickle_does_not_run(tmp_path: Path, kind: type[Malicious]) ->
     assert not target.exists()
 
 
-@pytest.mark.parametrize('damage', [
-    lambda data: data[:len(data) // 2], lambda data: data[:-30], lambda data: bytes(len(data)), lambda data: b'',
-    lambda data: b'hello, I am a text', lambda data: data[:200] + bytes(400) + data[600:]])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-30],
+        lambda data: bytes(len(data)),
+        lambda data: b'',
+        lambda data: b'hello, I am a text',
+        lambda data: data[:200] + bytes(400) + data[600:],
+    ],
+)
 def test_damaged_files_are_named(tmp_path: Path, damage: object) -> None:
     path = tmp_path / 'torn.pth'
     torch.save(nn.Linear(16, 16).state_dict(), path)

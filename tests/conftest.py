@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-GOLDEN = Path(__file__).parents[1] / 'golden'
+GOLDEN = Path(__file__).parent / 'golden'
 
 _spec = importlib.util.spec_from_file_location('golden_fill', GOLDEN / 'fill.py')
 fill = importlib.util.module_from_spec(_spec)
