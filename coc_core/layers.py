@@ -140,7 +140,7 @@ def append_coordinates(images: Tensor) -> Tensor:
     dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
     rows = torch.arange(height, device=images.device, dtype=dtype) / (height - 1) - 0.5
     cols = torch.arange(width, device=images.device, dtype=dtype) / (width - 1) - 0.5
-    grid = torch.stack(torch.broadcast_tensors(rows[:, None], cols[None, :])).to(images.dtype)
+    grid = torch.stack([rows[:, None].expand(-1, width), cols.expand(height, -1)]).to(images.dtype)
     return torch.cat([images, grid.expand(batch, 2, height, width)], dim=1)
 
 

@@ -190,15 +190,14 @@ class ContextCluster(nn.Module):
         Raises:
             ValueError: See `stage_maps`.
         """
-        last = len(self.stages) - 1
-        for x in self.stage_maps(images):
-            pass
-        return to_channels_first(self._crop(self.norm(x), images, last))
+        *_, x = self.stage_maps(images)
+        return to_channels_first(self._crop(self.norm(x), images, len(self.stages) - 1))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """[B, C, h, w] -> logits [B, num_classes], or the pooled features [B, C] before the head."""
         pooled = self.head_drop(features.mean(dim=(2, 3)))
-        return pooled if pre_logits else self.head(pooled)
+        logits: Tensor = pooled if pre_logits else self.head(pooled)
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, in_channels, H, W] -> logits [B, num_classes].
@@ -209,7 +208,7 @@ class ContextCluster(nn.Module):
         return self.forward_head(self.forward_features(images))
 
     def forward_dense(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the normalised maps of the stages in ``dense_indices``, each [B, C, ceil(H / stride), ceil(W / stride)].
+        """Return the normalised map of each stage in ``dense_indices``, [B, C, ceil(H / stride), ceil(W / stride)].
 
         Raises:
             ValueError: The model was built without ``dense_indices``, or see `stage_maps`.
@@ -230,7 +229,7 @@ class ContextCluster(nn.Module):
         stop_early: bool = False,
         output_fmt: str = 'NCHW',
         intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+    ) -> Any:
         """Return the outputs of chosen stages, cropped to ceil(size / stride) (timm's signature).
 
         Args:
@@ -262,7 +261,7 @@ class ContextCluster(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the stages after the last of ``indices``, and the norm and head (timm's signature); return the indices."""
+        """Drop the stages after the last of ``indices``, norm and head (timm's signature); return the indices."""
         chosen = resolve_indices(range(-indices, 0) if isinstance(indices, int) else indices, len(self.stages))
         self.stages = self.stages[: max(chosen) + 1]
         if prune_norm:

@@ -45,7 +45,7 @@ def _library_loads(package: Path) -> bool:
 
     for library in sorted(package.glob('_C*.so')) + sorted(package.glob('_C*.pyd')):
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         except OSError:
             return False
         return True

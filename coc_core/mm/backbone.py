@@ -80,7 +80,7 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
         """[B, in_channels, H, W] -> one map [B, C, ceil(H / stride), ceil(W / stride)] per output."""
         if self.dense_indices:
             return self.forward_dense(images)
-        outputs = self.forward_intermediates(images, self.out_indices, norm=True, intermediates_only=True)
+        _, outputs = self.forward_intermediates(images, self.out_indices, norm=True)
         return tuple(outputs)
 
     def init_weights(self) -> None:

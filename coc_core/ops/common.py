@@ -95,7 +95,8 @@ def check_denominator(denominator: str) -> None:
 
 
 def similarity_logits(points_GND: Tensor, centers_GMD: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """Z = beta + alpha * cos(center, point) as [G, M, N], without a normalised copy of the points."""
+    """Return z = beta + alpha * cos(center, point) as [G, M, N], without a normalised copy of the points."""
     lengths_G1N = torch.linalg.vector_norm(points_GND, dim=-1).clamp_min(NORM_EPS)[:, None]
     centers = alpha * F.normalize(centers_GMD, dim=-1, eps=NORM_EPS)
-    return beta + (centers @ points_GND.transpose(-2, -1)) / lengths_G1N
+    z_GMN: Tensor = beta + (centers @ points_GND.transpose(-2, -1)) / lengths_G1N
+    return z_GMN

@@ -1,0 +1,87 @@
+"""The environment that `make setup` makes, and the code that makes it."""
+
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+ROOT = Path(__file__).parents[1]
+TOOL = ROOT / 'tools' / 'setup_environment.py'
+
+
+@pytest.fixture(scope='module')
+def setup_environment():
+    spec = importlib.util.spec_from_file_location('setup_environment', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def family():
+    names = {d.metadata['Name'] for d in importlib.metadata.distributions()}
+    return 'onedl' if 'onedl-mmengine' in names else 'openmmlab'
+
+
+def test_a_family_gets_its_own_lines_and_the_common_ones(setup_environment):
+    onedl, openmmlab = setup_environment.locked('onedl'), setup_environment.locked('openmmlab')
+    assert onedl['torch'] == openmmlab['torch']
+    assert 'onedl-mmcv' in onedl and 'mmcv' not in onedl
+    assert 'mmcv' in openmmlab and 'onedl-mmcv' not in openmmlab
+    assert onedl['numpy'].startswith('2.') and openmmlab['numpy'].startswith('1.')
+
+
+def test_a_broken_lock_is_named(setup_environment, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup_environment, 'LOCK', tmp_path / 'requirements.lock')
+    for line in ('torch>=2', 'mmcv==2.1.0  # upstream'):
+        setup_environment.LOCK.write_text(line)
+        with pytest.raises(setup_environment.SetupError, match='not "name==version'):
+            setup_environment.locked('onedl')
+
+
+def test_installed_versions_are_the_locked_ones(setup_environment):
+    installed = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in importlib.metadata.distributions()}
+    for name, version in setup_environment.locked(family()).items():
+        assert installed[name.lower().replace('_', '-')].split('+')[0] == version, name
+
+
+def test_there_is_one_opencv_and_it_needs_no_libgl():
+    names = [d.metadata['Name'] for d in importlib.metadata.distributions()]
+    assert [n for n in names if n.startswith('opencv')] == ['opencv-python-headless']
+
+
+@pytest.mark.parametrize('package', ['mmpretrain', 'mmdet', 'mmseg'])
+def test_bases_of_installed_packages_resolve(tmp_path, package):
+    path = tmp_path / 'config.py'
+    path.write_text(f"_base_ = ['{package}::_base_/default_runtime.py']\n")
+    assert Config.fromfile(path).default_scope == package
+
+
+def test_torchvision_imports_first_and_python_starts_without_torch():
+    code = 'import sys; assert "torch" not in sys.modules; import torchvision; print(torchvision.__version__)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_compiled_operators_work():
+    import torch
+    from mmcv.ops import nms
+
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
+    assert nms(boxes, torch.tensor([0.9, 0.8, 0.7]), iou_threshold=0.5)[1].tolist() == [0, 2]
+
+
+def test_an_unknown_family_is_one_sentence():
+    done = subprocess.run([sys.executable, TOOL, '--family', 'mm'], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.strip() == 'setup: MM=mm is not a family of mm* packages: choose onedl or openmmlab.'
+
+
+def test_an_unfinished_environment_is_not_taken_for_complete(setup_environment, tmp_path):
+    environment = setup_environment.Environment('onedl', tmp_path)
+    assert not environment.is_complete()
+    (tmp_path / setup_environment.STAMP).write_text(environment.wanted_stamp())
+    assert not environment.is_complete()
