@@ -173,6 +173,7 @@ def _complete_loader(cfg: Config, loader: Any) -> None:
 def _fit_to_cpu(cfg: Config) -> None:
     _replace_sync_batch_norm(cfg.get('model'))
     cfg.pop('sync_bn', None)
+    _train_in_full_precision(cfg)
     if cfg.launcher == 'none':
         return
     environment = cfg.get('env_cfg') or {}
@@ -184,6 +185,17 @@ def _fit_to_cpu(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     cfg.model_wrapper_cfg = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
+
+
+def _train_in_full_precision(cfg: Config) -> None:
+    """Mixed precision needs a GPU in mmengine; a recipe that asks for it runs in float32 elsewhere, and says so."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') != 'AmpOptimWrapper':
+        return
+    if int(os.environ.get('LOCAL_RANK', '0')) == 0:
+        print('No GPU: the config asks for mixed precision, training runs in float32.', file=sys.stderr, flush=True)
+    cfg.optim_wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale', 'use_fp64')}
+    cfg.optim_wrapper.type = 'OptimWrapper'
 
 
 def _replace_sync_batch_norm(node: Any) -> None:
