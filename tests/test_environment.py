@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from coc_core.mm import requirements
+
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / 'tools' / 'setup_environment.py'
 
@@ -53,6 +55,12 @@ def test_installed_versions_are_the_locked_ones(setup_environment):
     versions = installed()
     for name, version in setup_environment.locked(family()).items():
         assert versions[name.lower().replace('_', '-')].split('+')[0] == version, name
+
+
+def test_the_advice_on_missing_packages_names_the_locked_versions(setup_environment):
+    advised = {r for pair in requirements._DISTRIBUTIONS.values() for r in pair}
+    locked = {f'{n}=={v}' for f in setup_environment.FAMILIES for n, v in setup_environment.locked(f).items()}
+    assert advised <= locked
 
 
 def test_there_is_one_opencv_and_it_needs_no_libgl():

@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmengine.config import Config
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -24,7 +26,6 @@ class Task:
 
     config: str
     layout: str
-    epochs: int
     metric: str
     title: str
     next_steps: tuple[str, ...]
@@ -34,10 +35,10 @@ TASKS = {
     'classification': Task(
         config='configs/classification/coc-tiny_1xb32-12e_digits.py',
         layout='imagenet',
-        epochs=12,
         metric='accuracy/top1',
         title='top-1 accuracy on the 360 held-back digits',
         next_steps=(
+            'source .venv/bin/activate',
             'tools/dist_train.sh configs/classification/coc-small_8xb128_in1k.py 8   # ImageNet, see README.md',
             'python tools/train.py configs/classification/coc-tiny_1xb32-12e_digits.py '
             '--cfg-options model.backbone.center_grid=3   # change one thing and train again',
@@ -54,11 +55,12 @@ def run(*command: str | Path) -> None:
         sys.exit(f'demo: this command failed: {" ".join(str(part) for part in command)}')
 
 
-def train_and_test(task: Task, work_dir: Path) -> dict[str, float]:
-    """Train unless it is done already, going on where an interrupted run stopped; return the test's metrics."""
-    checkpoint = work_dir / f'epoch_{task.epochs}.pth'
+def train_and_test(task: Task, work_dir: Path) -> tuple[Path, dict[str, float]]:
+    """Train unless it is done already, going on where an interrupted run stopped; return checkpoint and metrics."""
+    epochs = Config.fromfile(ROOT / task.config).train_cfg.max_epochs
+    checkpoint = work_dir / f'epoch_{epochs}.pth'
     run(sys.executable, 'tools/make_digits_data.py', '--layout', task.layout)
-    if checkpoint.exists():
+    if (ROOT / checkpoint).exists():
         print(f'{checkpoint} is trained already; make demo DEMO_ARGS=--retrain trains again', flush=True)
     else:
         start = time.monotonic()
@@ -69,7 +71,7 @@ def train_and_test(task: Task, work_dir: Path) -> dict[str, float]:
         sys.executable, 'tools/test.py', task.config, checkpoint,
         '--work-dir', work_dir / 'test', '--out', metrics, '--out-item', 'metrics',
     )  # fmt: skip
-    return json.loads((ROOT / metrics).read_text())
+    return checkpoint, json.loads((ROOT / metrics).read_text())
 
 
 def main() -> None:
@@ -84,9 +86,9 @@ def main() -> None:
     work_dir = Path('work_dirs') / 'demo' / args.task
     if args.retrain:
         shutil.rmtree(ROOT / work_dir, ignore_errors=True)
-    metrics = train_and_test(task, work_dir)
+    checkpoint, metrics = train_and_test(task, work_dir)
     print(f'\n{task.title}: {metrics[task.metric]:.2f} %')
-    print(f'checkpoint: {work_dir}/epoch_{task.epochs}.pth')
+    print(f'checkpoint: {checkpoint}')
     print('next:', *task.next_steps, sep='\n  ')
 
 
