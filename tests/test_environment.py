@@ -5,6 +5,7 @@ import importlib.util
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,59 @@ def test_an_unfinished_environment_is_not_taken_for_complete(setup_environment, 
     assert not environment.is_complete()
     (tmp_path / setup_environment.STAMP).write_text(environment.wanted_stamp())
     assert not environment.is_complete()
+
+
+def test_one_environment_is_not_taken_for_the_other_family(setup_environment, tmp_path):
+    stamps = {f: setup_environment.Environment(f, tmp_path).wanted_stamp() for f in setup_environment.FAMILIES}
+    assert stamps['onedl'] != stamps['openmmlab']
+
+
+@pytest.fixture
+def mmcv_set_up(setup_environment, tmp_path, monkeypatch):
+    """An environment whose pip and compiler are replaced, and the wheel cache that it uses."""
+    folder = tmp_path / 'wheels'
+    folder.mkdir()
+    environment = setup_environment.Environment('onedl', tmp_path / 'venv')
+    compiled = []
+
+    def compile_(name, requirement):
+        compiled.append(requirement)
+        return write_wheel(folder)
+
+    monkeypatch.setattr(environment, '_wheel_folder', lambda name: folder)
+    monkeypatch.setattr(environment, '_compile', compile_)
+    monkeypatch.setattr(environment, 'pip', lambda *arguments: None)
+    monkeypatch.setattr(environment, '_works', lambda code: True)
+    return environment, folder, compiled
+
+
+def write_wheel(folder):
+    wheel = folder / 'mmcv-1-py3-none-any.whl'
+    with zipfile.ZipFile(wheel, 'w') as archive:
+        archive.writestr('mmcv/__init__.py', 'x = 1\n' * 1000)
+    return wheel
+
+
+def test_a_sound_cached_mmcv_is_not_compiled_again(mmcv_set_up):
+    environment, folder, compiled = mmcv_set_up
+    write_wheel(folder)
+    environment._install_mmcv('mmcv', 'mmcv==1')
+    assert compiled == []
+
+
+def test_a_damaged_cached_mmcv_is_compiled_once_again(mmcv_set_up, setup_environment):
+    environment, folder, compiled = mmcv_set_up
+    wheel = write_wheel(folder)
+    wheel.write_bytes(wheel.read_bytes()[:-40])
+    environment._install_mmcv('mmcv', 'mmcv==1')
+    assert compiled == ['mmcv==1']
+    assert setup_environment.is_whole(wheel)
+
+
+def test_an_mmcv_without_operators_is_compiled_once_and_not_kept(mmcv_set_up, setup_environment, monkeypatch):
+    environment, folder, compiled = mmcv_set_up
+    write_wheel(folder)
+    monkeypatch.setattr(environment, '_works', lambda code: False)
+    with pytest.raises(setup_environment.SetupError, match='does not import'):
+        environment._install_mmcv('mmcv', 'mmcv==1')
+    assert compiled == ['mmcv==1'] and not list(folder.iterdir())

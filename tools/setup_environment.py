@@ -17,9 +17,11 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +31,7 @@ STAMP = 'context-cluster-setup'
 NINJA_STEP = re.compile(r'^\s*\[(\d+)/(\d+)\]')
 INSTALLED_CHECK = "import importlib.util as u; assert all(map(u.find_spec, ('torch', 'mmcv', 'coc_core')))"
 MMCV_CHECK = 'from mmcv.ops import RoIAlign, nms'
+PYTHON_CHECK = f'import pip, sys; assert sys.version_info[:2] == {sys.version_info[:2]}'
 
 
 class SetupError(Exception):
@@ -91,6 +94,15 @@ class Progress:
         print(f'\r{text:<78}' if sys.stdout.isatty() else text, flush=True)
 
 
+def is_whole(wheel: Path) -> bool:
+    """Tell whether every file in a wheel can be read back."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
 def _clock(seconds: float) -> str:
     return f'{int(seconds) // 60}:{int(seconds) % 60:02d} min'
 
@@ -106,7 +118,7 @@ class Environment:
 
     def wanted_stamp(self) -> str:
         """Hash of everything that decides what is in the environment."""
-        digest = hashlib.sha256(f'{sys.version} {ROOT}'.encode())
+        digest = hashlib.sha256(f'{sys.version} {ROOT} {self.family}'.encode())
         for path in (LOCK, ROOT / 'pyproject.toml', Path(__file__), ROOT / 'coc_core' / 'torchvision_operators.py'):
             digest.update(path.read_bytes())
         return digest.hexdigest()
@@ -156,10 +168,10 @@ class Environment:
     def build(self) -> None:
         """Bring the environment to the locked state."""
         (self.folder / STAMP).unlink(missing_ok=True)
-        if not self._works('import pip'):
+        if not self._works(PYTHON_CHECK):
             shutil.rmtree(self.folder, ignore_errors=True)
             print(f'1/6 creating {self.folder.name}', flush=True)
-            venv.create(self.folder, with_pip=True)
+            self._create()
         requirement = {name: f'{name}=={version}' for name, version in self.versions.items()}
         self.pip('2/6 installing torch', 60, 'install', '-c', self._constraints(requirement), requirement['torch'])
         plain = [r for name, r in requirement.items() if not is_mm(name) and name != 'torch']
@@ -172,6 +184,15 @@ class Environment:
         self._install_mmcv(mmcv, requirement[mmcv])
         self.pip('6/6 installing the project', 5, 'install', '--no-deps', '--no-build-isolation', '-e', ROOT)
         (self.folder / STAMP).write_text(self.wanted_stamp())
+
+    def _create(self) -> None:
+        try:
+            venv.create(self.folder, with_pip=True)
+        except (subprocess.CalledProcessError, ImportError) as error:
+            raise SetupError(
+                f'{sys.executable} cannot make a virtual environment with pip ({error}): install its venv module '
+                '(Debian: apt install python3.11-venv).'
+            ) from error
 
     def _constraints(self, requirement: dict[str, str]) -> Path:
         path = self.folder / 'constraints.txt'
@@ -209,22 +230,28 @@ class Environment:
         (folder / 'RECORD').write_text('')
 
     def _install_mmcv(self, name: str, requirement: str) -> None:
-        for attempt in ('cached', 'fresh'):
-            wheel = self._cached_wheel(name) or self._compile(name, requirement)
-            self.pip(
-                f'5/6 installing {requirement}', 5, 'install', '--no-deps', '--force-reinstall', '--no-index', wheel
-            )
-            if self._works(MMCV_CHECK):
+        cached = self._cached_wheel(name)
+        if cached:
+            if is_whole(cached) and self._has_operators_from(cached, requirement):
                 return
-            wheel.unlink()
-            print(f'  the {attempt} mmcv wheel has no working operators: removed', flush=True)
+            cached.unlink()
+            print('  the cached mmcv wheel is damaged or has no working operators: removed, compiling anew', flush=True)
+        compiled = self._compile(name, requirement)
+        if self._has_operators_from(compiled, requirement):
+            return
+        compiled.unlink()
         raise SetupError(
             f'The compiled mmcv does not import: run `{self.python} -c "{MMCV_CHECK}"` to see why; the compiler\'s '
             f'output is in {self.log}.'
         )
 
+    def _has_operators_from(self, wheel: Path, requirement: str) -> bool:
+        self.pip(f'5/6 installing {requirement}', 5, 'install', '--no-deps', '--force-reinstall', '--no-index', wheel)
+        return self._works(MMCV_CHECK)
+
     def _wheel_folder(self, name: str) -> Path:
-        code = 'import torch; print(torch.__version__)'
+        # mmcv compiles its CUDA operators only where a GPU is in sight, so a login node's wheel is not a GPU node's.
+        code = 'import torch; print(torch.__version__ + "-gpu" * torch.cuda.is_available())'
         torch = subprocess.run([self.python, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
         cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
         python = f'cp{sys.version_info.major}{sys.version_info.minor}'
@@ -253,6 +280,11 @@ def check_machine() -> None:
     if sys.version_info[:2] != (3, 11):
         version = platform.python_version()
         raise SetupError(f'The locked stack is for Python 3.11, this is {version}: run make setup PYTHON=python3.11.')
+    header = Path(sysconfig.get_path('include')) / 'Python.h'
+    if not header.exists():
+        raise SetupError(
+            f'{header} is missing, and mmcv must be compiled: install it (Debian: apt install python3.11-dev).'
+        )
     if not any(shutil.which(compiler) for compiler in (os.environ.get('CXX', 'c++'), 'g++', 'clang++')):
         raise SetupError('No C++ compiler was found, and mmcv must be compiled: install g++ (Debian: apt install g++).')
 
@@ -270,7 +302,11 @@ def main() -> None:
     environment = Environment(args.family, (args.venv or default).absolute())
     environment.folder.parent.mkdir(parents=True, exist_ok=True)
     with open(environment.folder.with_name(environment.folder.name + '.lock'), 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f'another set-up of {environment.folder.name} is running: waiting for it', flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if environment.is_complete():
             print(f'{environment.folder.name} is up to date')
             return
