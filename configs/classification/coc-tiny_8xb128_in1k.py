@@ -6,5 +6,7 @@ Published top-1: 73.2 % (May 2023 weights; 71.8 % in the first release).
 """
 
 _base_ = '../_base_/coc_8xb128_in1k.py'
+import coc_core
 
-model = dict(backbone=dict(arch='coc_tiny'), head=dict(in_channels=320))
+arch = 'coc_tiny'
+model = dict(backbone=dict(arch=arch), head=dict(in_channels=coc_core.VARIANTS[arch].dims[-1]))
