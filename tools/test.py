@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-item',
         choices=['metrics', 'pred'],
-        help='classification: whether --out saves metrics or predictions (the default)',
+        help='whether --out saves the metrics (.json, .yaml, .pkl) or predictions (the default)',
     )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='save pictures of the predictions in this folder')
@@ -42,6 +42,7 @@ def test(args: argparse.Namespace) -> None:
     testing.apply(cfg, args)
     launch.prepare(cfg, args, ['test'])
     runner = launch.build_runner(cfg, args.debug)
+    launch.build_loops(runner, ['test'])
     testing.prepare_runner(runner, args)
     metrics = runner.test()
     testing.save_metrics(metrics, args)

@@ -26,6 +26,9 @@ def parse_args() -> argparse.Namespace:
         help="go on from a checkpoint; without PATH or with 'auto': the work folder's last one",
     )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument(
+        '--amp-dtype', choices=['float16', 'bfloat16'], help="mixed precision's type (default: float16); implies --amp"
+    )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument(
         '--auto-scale-lr',
@@ -45,6 +48,7 @@ def train(args: argparse.Namespace) -> None:
     launch.prepare(cfg, args, ['train', 'val'])
     checkpoint = training.apply_resume(cfg, args)
     runner = launch.build_runner(cfg, args.debug)
+    launch.build_loops(runner, ['train', 'val'])
     training.announce_resume(runner, args.resume, checkpoint)
     runner.train()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os.path as osp
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -11,8 +13,9 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from coc_core.checkpoints import from_official
+from coc_core.mm.errors import LaunchError
 from coc_core.model import ContextCluster, resolve_indices
-from coc_core.variants import get_config
+from coc_core.variants import CoCConfig, get_config
 
 OUTPUT_NORMS = ('dense', 'classification')
 
@@ -35,6 +38,9 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
     Raises:
         ValueError: An argument is unknown or impossible.
     """
+
+    override_names = frozenset(field.name for field in fields(CoCConfig))
+    """What ``**overrides`` takes, for those who check a config before anything is built."""
 
     def __init__(
         self,
@@ -79,7 +85,8 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """[B, in_channels, H, W] -> one map [B, C, ceil(H / stride), ceil(W / stride)] per output."""
         if self.dense_indices:
-            return self.forward_dense(images)
+            # mmcv's compiled operators (RoIAlign and others) read memory as NCHW whatever the strides say.
+            return tuple(output.contiguous() for output in self.forward_dense(images))
         _, outputs = self.forward_intermediates(images, self.out_indices, norm=True)
         return tuple(outputs)
 
@@ -87,12 +94,19 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
         """Initialise as ``init_cfg`` says.
 
         Raises:
-            ValueError: A pretrained checkpoint does not hold every weight of this backbone, or holds others.
+            LaunchError: A pretrained checkpoint is not there, does not hold every weight of this backbone, or holds
+                others.
         """
         if self.init_cfg is None or self.init_cfg.get('type') != 'Pretrained':
             super().init_weights()
             return
         path = self.init_cfg['checkpoint']
+        if '://' not in path and not osp.isfile(osp.expanduser(path)):
+            raise LaunchError(
+                f'The pretrained checkpoint {path} does not exist: put it there, name another one with `--cfg-options '
+                'model.backbone.init_cfg.checkpoint=...`, or set model.backbone.init_cfg=None to start from random '
+                'weights.'
+            )
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='current')
         self._load_trunk(select_backbone(checkpoint, self.init_cfg.get('prefix'), path), path)
         self._is_init = True
@@ -115,7 +129,7 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
             if names
         ]
         if problems:
-            raise ValueError(
+            raise LaunchError(
                 f'The checkpoint {path} does not fit this backbone: {"; ".join(problems)}. '
                 'Use the checkpoint of this arch, or drop init_cfg to start from random weights.'
             )
@@ -126,7 +140,7 @@ def select_backbone(checkpoint: Mapping[str, Any], prefix: str | None, path: str
     """Return the backbone's weights of a checkpoint of this project or a published one, without prefix.
 
     Raises:
-        ValueError: No key of the checkpoint has the prefix, or it holds no Context Cluster.
+        LaunchError: No key of the checkpoint has the prefix, or it holds no Context Cluster.
     """
     weights: Mapping[str, Any] = checkpoint
     for key in ('state_dict', 'model'):
@@ -138,5 +152,5 @@ def select_backbone(checkpoint: Mapping[str, Any], prefix: str | None, path: str
     selected = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     selected = {k: v for k, v in selected.items() if isinstance(v, torch.Tensor)}
     if not any(k.startswith(('stem.', 'patch_embed.')) for k in selected):
-        raise ValueError(f'The checkpoint {path} holds no Context Cluster weights under the prefix {prefix!r}.')
+        raise LaunchError(f'The checkpoint {path} holds no Context Cluster weights under the prefix {prefix!r}.')
     return from_official(selected) if any(k.startswith('patch_embed.') for k in selected) else selected

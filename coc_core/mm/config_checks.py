@@ -1,11 +1,10 @@
-"""What can be said about a config before anything is built: unknown keys and missing data."""
+"""What can be said about a config before anything is built: keys that would change nothing."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import os.path as osp
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mmengine.registry
@@ -73,20 +72,6 @@ def check_option_keys(cfg: Config, options: Mapping[str, Any]) -> None:
         _check_key(cfg, dotted)
 
 
-def check_data(cfg: Config, phases: Sequence[str]) -> None:
-    """Looks whether the files that the datasets of these phases (train, val, test) name are there.
-
-    Raises:
-        LaunchError: A folder or file is missing.
-    """
-    for phase in phases:
-        loader = cfg.get(f'{phase}_dataloader')
-        for dataset in _datasets(loader.get('dataset') if isinstance(loader, Mapping) else None):
-            for path in _paths(dataset):
-                if not osp.exists(path):
-                    raise LaunchError(_missing_data(phase, path))
-
-
 def near_names(name: str, known: Sequence[str]) -> str:
     """The part of a sentence that proposes names: ' (did you mean a or b?)', or nothing."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -148,7 +133,7 @@ def _resolve(kind: Any, scope: str) -> Any:
 
 def _argument_names(target: Any) -> frozenset[str]:
     """The argument names of a function, or of a class together with those it passes on to its bases."""
-    names: set[str] = set()
+    names: set[str] = set(getattr(target, 'override_names', ()))
     for level in inspect.getmro(target) if inspect.isclass(target) else [target]:
         try:
             parameters = inspect.signature(level).parameters.values()
@@ -158,40 +143,6 @@ def _argument_names(target: Any) -> frozenset[str]:
         if not any(item.kind is item.VAR_KEYWORD for item in parameters):
             break
     return frozenset(names)
-
-
-def _datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
-    """A dataset and the ones that it wraps."""
-    if not isinstance(dataset, Mapping):
-        return
-    yield dataset
-    yield from _datasets(dataset.get('dataset'))
-    inner = dataset.get('datasets')
-    for item in inner if isinstance(inner, (list, tuple)) else []:
-        yield from _datasets(item)
-
-
-def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
-    """The local files and folders that a dataset names, the root first."""
-    if dataset.get('backend_args') or dataset.get('file_client_args'):
-        return
-    root = dataset.get('data_root') or ''
-    prefix = dataset.get('data_prefix')
-    below = [*prefix.values()] if isinstance(prefix, Mapping) else [prefix]
-    for path in (root, dataset.get('ann_file'), *below):
-        if isinstance(path, str) and path and '://' not in path:
-            yield osp.expanduser(path if path == root else osp.join(root, path))
-
-
-def _missing_data(phase: str, path: str) -> str:
-    if 'data/digits' in path.replace(osp.sep, '/'):
-        remedy = 'make it with `python tools/make_digits_data.py`'
-    else:
-        remedy = (
-            f'see the README on how to lay out the data, or name another place with '
-            f'`--cfg-options {phase}_dataloader.dataset.data_root=...`'
-        )
-    return f'The {phase} data {path} does not exist: {remedy}.'
 
 
 def check_cuda_amp() -> None:

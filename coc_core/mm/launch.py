@@ -21,7 +21,9 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from coc_core.mm.config_checks import check_data, check_option_keys, near_names
+from coc_core.mm.checked_pipeline import check_samples
+from coc_core.mm.config_checks import check_option_keys, near_names
+from coc_core.mm.data_checks import check_data
 from coc_core.mm.errors import LaunchError
 from coc_core.mm.progress import ProgressBarHook
 from coc_core.mm.requirements import check_openmmlab
@@ -52,9 +54,8 @@ class _OptionAction(DictAction):  # type: ignore[misc, unused-ignore]
         super().__call__(parser, namespace, values, option_string)
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that training and testing have in common."""
-    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/NAME-OF-THE-CONFIG)')
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that change a config and say how errors are shown."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -63,6 +64,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='change entries of the config, e.g. train_cfg.max_epochs=10 model.backbone.arch=coc_small',
     )
+    parser.add_argument('--debug', action='store_true', help='show stack traces instead of one sentence')
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that training and testing have in common."""
+    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/NAME-OF-THE-CONFIG)')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -70,7 +77,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='who started the processes (tools/dist_*.sh and tools/slurm_*.sh say it themselves)',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument('--debug', action='store_true', help='show stack traces instead of one sentence')
+    add_config_options(parser)
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
@@ -79,13 +86,15 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
     Returns:
         The exit code: 0, or 2 after such a mistake.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     try:
         main(args)
     except (LaunchError, ImportError) as error:
         if args.debug:
             traceback.print_exc()
-        _tell(f'error: {" ".join(str(error).split())}')
+        # A worker process puts its stack trace before the sentence.
+        sentence = str(error).rpartition(f'{LaunchError.__name__}: ')[2]
+        _tell(f'error: {" ".join(sentence.split())}')
         return 2
     else:
         _leave_process_group()
@@ -145,17 +154,22 @@ def prepare(cfg: Config, args: argparse.Namespace, phases: Sequence[str]) -> Non
     """Fits a config to the command line and to this machine, and checks that its data is there.
 
     Raises:
-        LaunchError: Data is missing.
+        LaunchError: Data is missing or wrong.
     """
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', Path(args.config).stem)
-    check_data(cfg, phases)
+    check_data(cfg, phases, contents=_is_first_process(cfg.launcher))
     for name in _LOADERS:
         if isinstance(cfg.get(name), Mapping):
             _complete_loader(cfg, cfg[name])
     if not torch.cuda.is_available():
         _fit_to_cpu(cfg)
     install_safe_loader()
+
+
+def _is_first_process(launcher: str) -> bool:
+    rank = _RANK_VARIABLES.get(launcher, ('RANK',))[0]
+    return os.environ.get(rank, '0') == '0'
 
 
 def _complete_loader(cfg: Config, loader: Any) -> None:
@@ -171,7 +185,7 @@ def _complete_loader(cfg: Config, loader: Any) -> None:
 
 
 def _fit_to_cpu(cfg: Config) -> None:
-    _replace_sync_batch_norm(cfg.get('model'))
+    replace_sync_batch_norm(cfg.get('model'))
     cfg.pop('sync_bn', None)
     _train_in_full_precision(cfg)
     if cfg.launcher == 'none':
@@ -198,16 +212,16 @@ def _train_in_full_precision(cfg: Config) -> None:
     cfg.optim_wrapper.type = 'OptimWrapper'
 
 
-def _replace_sync_batch_norm(node: Any) -> None:
+def replace_sync_batch_norm(node: Any) -> None:
     """SyncBN raises under gloo; without a GPU it becomes the batch norm of one process."""
     if isinstance(node, Mapping):
         if node.get('type') in _SYNC_BATCH_NORMS:
             node['type'] = _SYNC_BATCH_NORMS[node['type']]  # type: ignore[index]
         for child in node.values():
-            _replace_sync_batch_norm(child)
+            replace_sync_batch_norm(child)
     elif isinstance(node, (list, tuple)):
         for child in node:
-            _replace_sync_batch_norm(child)
+            replace_sync_batch_norm(child)
 
 
 def start_process_group(cfg: Config) -> None:
@@ -250,3 +264,27 @@ def build_runner(cfg: Config, debug: bool = False) -> Runner:
         raise LaunchError(f'The config cannot be built: {type(error).__name__}: {error}{advice}') from error
     runner.register_hook(ProgressBarHook())
     return runner
+
+
+def build_loops(runner: Runner, phases: Sequence[str]) -> None:
+    """Build the data sets and loops of these phases before anything runs, and have their samples checked.
+
+    Raises:
+        LaunchError: A data set cannot be loaded, or has nothing in it.
+    """
+    for phase in phases:
+        loop = getattr(runner, f'_{phase}_loop')
+        if loop is None:
+            continue
+        try:
+            loop = getattr(runner, f'build_{phase}_loop')(loop)
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
+            raise LaunchError(
+                f'The {phase} data or its evaluation cannot be set up: {type(error).__name__}: {error} '
+                '(--debug shows where).'
+            ) from error
+        setattr(runner, f'_{phase}_loop', loop)
+        dataset = loop.dataloader.dataset
+        if len(dataset) == 0:
+            raise LaunchError(f'The {phase} data has no samples that can be used: tools/check_data.py says why.')
+        check_samples(dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os.path as osp
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def apply(cfg: Config, args: argparse.Namespace) -> None:
         _show(cfg, args)
     if args.tta:
         _augment(cfg)
-    if args.out and cfg.get('default_scope') == 'mmseg':
+    if args.out and args.out_item != 'metrics' and cfg.get('default_scope') == 'mmseg':
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         for evaluator in evaluators:
             evaluator.update(output_dir=args.out, keep_results=True)
@@ -73,7 +74,7 @@ def save_metrics(metrics: dict[str, float], args: argparse.Namespace) -> None:
 def _check_out(cfg: Config, args: argparse.Namespace) -> None:
     if args.out_item and not args.out:
         raise LaunchError('--out-item needs --out FILE.')
-    if not args.out or cfg.get('default_scope') == 'mmseg':
+    if not args.out or (args.out_item != 'metrics' and cfg.get('default_scope') == 'mmseg'):
         return
     endings = ('.json', '.yaml', '.yml', '.pkl') if args.out_item == 'metrics' else ('.pkl', '.pickle')
     if not args.out.endswith(endings):
@@ -88,15 +89,17 @@ def _show(cfg: Config, args: argparse.Namespace) -> None:
             f'--show and --show-dir: the task of {args.config} has no pictures to show '
             '(its default_hooks have no visualization).'
         )
+    # mmdet would put a relative folder below the work folder's newest subfolder.
+    folder = osp.abspath(args.show_dir) if args.show_dir else None
     hook.update(show=args.show, wait_time=args.wait_time)
     if scope == 'mmpretrain':
-        hook.update(enable=True, out_dir=args.show_dir, interval=args.interval)
+        hook.update(enable=True, out_dir=folder, interval=args.interval)
         return
     hook.draw = True
     if args.show_dir and scope == 'mmdet':
-        hook.test_out_dir = args.show_dir
+        hook.test_out_dir = folder
     elif args.show_dir:
-        cfg.visualizer.save_dir = args.show_dir
+        cfg.visualizer.save_dir = folder
 
 
 def _augment(cfg: Config) -> None:

@@ -25,10 +25,11 @@ def apply(cfg: Config, args: argparse.Namespace) -> None:
             raise LaunchError(f'{args.config} cannot be trained: it has no {name}.')
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if args.amp:
+    if args.amp or args.amp_dtype:
         check_cuda_amp()
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        cfg.optim_wrapper.dtype = args.amp_dtype or cfg.optim_wrapper.get('dtype', 'float16')
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
             raise LaunchError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {args.config} does not set.')

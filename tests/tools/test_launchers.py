@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from coc_core.mm import launch
-from coc_core.mm.config_checks import check_data, check_option_keys
+from coc_core.mm.config_checks import check_option_keys
+from coc_core.mm.data_checks import check_data
 from coc_core.mm.errors import LaunchError
 from coc_core.mm.resuming import find_checkpoint, resume_from
 

@@ -1,5 +1,8 @@
 """The adapter that mmpretrain, mmdet and mmseg register."""
 
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.registry import init_default_scope
@@ -10,6 +13,9 @@ import mmpretrain_plugin  # noqa: F401
 from coc_core import VARIANTS, ContextCluster, create_model
 from coc_core.checkpoints import from_official
 from coc_core.mm.backbone import ContextClusterBackbone
+from coc_core.mm.errors import LaunchError
+from coc_core.mm.launch import load_config
+from coc_core.variants import CoCConfig
 
 TOY = dict(depths=(1, 1), dims=(8, 12), mlp_ratios=2, heads=2, head_dim=4, center_grid=2, region_grid=1)
 
@@ -114,3 +120,11 @@ def test_every_variant_builds():
     for name in VARIANTS:
         with torch.device('meta'):
             build(arch=name, out_indices=(0, 1, 2, 3))
+
+
+def test_every_field_of_a_variant_is_a_cfg_option_and_a_misspelt_one_is_not():
+    path = str(Path(__file__).parents[3] / 'configs' / 'classification' / 'coc-tiny_1xb32-12e_digits.py')
+    for field in fields(CoCConfig):
+        load_config(path, {f'model.backbone.{field.name}': 1})
+    with pytest.raises(LaunchError, match=r"no key 'centre_grid' \(did you mean center_grid"):
+        load_config(path, {'model.backbone.centre_grid': 3})
