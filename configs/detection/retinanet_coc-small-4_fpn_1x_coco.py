@@ -1,0 +1,35 @@
+"""RetinaNet on COCO with coc_small, 4 centers in every region: another head on the same backbone.
+
+tools/dist_train.sh configs/detection/retinanet_coc-small-4_fpn_1x_coco.py 8
+
+There is no published result. RetinaNet reads no stride-4 map, so the backbone does not make one (``out_indices``), and
+the neck starts at the first map that it gets.
+"""
+
+_base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py', '../_base_/coc_8xb4-1x_coco.py']
+import coc_core
+
+arch = 'coc_small'
+out_indices = (1, 2, 3)
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ContextCluster',
+        arch=arch,
+        center_grid=2,
+        out_indices=out_indices,
+        init_cfg=dict(type='Pretrained', checkpoint=f'checkpoints/{arch}.pth'),
+    ),
+    neck=dict(in_channels=[coc_core.VARIANTS[arch].dims[i] for i in out_indices], start_level=0),
+)
+
+# Boxes alone: masks are neither loaded nor evaluated.
+_load, _annotations, *_rest = _base_.train_pipeline
+train_pipeline = [_load, dict(_annotations, with_mask=False), *_rest]
+_load, _resize, _annotations, _pack = _base_.test_pipeline
+test_pipeline = [_load, _resize, dict(_annotations, with_mask=False), _pack]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(metric='bbox')
+test_evaluator = val_evaluator

@@ -1,0 +1,12 @@
+"""Context Cluster in mmdet: ``custom_imports = dict(imports=['mmdet_plugin'])`` in a config."""
+
+from coc_core.mm.requirements import check_openmmlab
+
+check_openmmlab('mmengine', 'mmcv', 'mmdet')
+
+from mmdet.registry import MODELS  # noqa: E402
+
+from coc_core.mm.plugin import register  # noqa: E402
+from mmdet_plugin import mixed_precision  # noqa: E402, F401  registers its modules
+
+register(MODELS)

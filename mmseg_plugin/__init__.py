@@ -1,0 +1,11 @@
+"""Context Cluster in mmseg: ``custom_imports = dict(imports=['mmseg_plugin'])`` in a config."""
+
+from coc_core.mm.requirements import check_openmmlab
+
+check_openmmlab('mmengine', 'mmcv', 'mmseg')
+
+from mmseg.registry import MODELS  # noqa: E402
+
+from coc_core.mm.plugin import register  # noqa: E402
+
+register(MODELS)

@@ -1,0 +1,188 @@
+"""Detection and segmentation from end to end on a few digit scenes: our tools, the stock ones, the inferencers."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import mmseg
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coc_core import create_model
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = {
+    'mmdet': ROOT / 'configs' / 'detection' / 'mask-rcnn_coc-tiny-4_fpn_1xb4-8e_digits.py',
+    'mmseg': ROOT / 'configs' / 'segmentation' / 'fpn_coc-tiny-4_1xb8-2k_digits.py',
+}
+STOCK = {
+    scope: Path(package.__file__).parent / '.mim' / 'tools' for scope, package in (('mmdet', mmdet), ('mmseg', mmseg))
+}
+SCOPES = ['mmdet', 'mmseg']
+
+
+def run(*command, cwd=ROOT, expect=0):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': ''}
+    command = [str(part) for part in command]
+    command = [sys.executable, *command] if command[0].endswith('.py') else command
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=400)
+    assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+class Small:
+    """The digits configs on a few scenes, with a freshly initialised checkpoint of the classifier to start from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        tool = ROOT / 'tools' / 'make_digits_data.py'
+        run(tool, '--out', folder / 'data', '--layout', 'coco', 'ade20k', '--scenes', '8', '4')
+        weights = create_model('coc_tiny', num_classes=10, layer_scale_init=0.1).state_dict()
+        # As mmpretrain saves it: the backbone under its prefix, the head under another's.
+        renamed = {k if k.startswith('head.') else f'backbone.{k}': v for k, v in weights.items()}
+        torch.save({'state_dict': renamed, 'meta': {}}, folder / 'classifier.pth')
+
+    def options(self, scope, *more, training=False):
+        data = self.folder / 'data' / {'mmdet': 'coco', 'mmseg': 'ade20k'}[scope]
+        phases = ('train', 'val', 'test') if training else ('val', 'test')
+        options = [f'{phase}_dataloader.dataset.data_root={data}' for phase in ('train', 'val', 'test')]
+        if scope == 'mmdet':
+            options += [f'{p}_evaluator.ann_file={data}/annotations/instances_val2017.json' for p in ('val', 'test')]
+            # A model after two steps is sure of nothing; low scores count too, so that there is something to compare.
+            options += ['model.test_cfg.rcnn.score_thr=0.001']
+        if training:
+            length = ['train_cfg.max_epochs=1'] if scope == 'mmdet' else ['train_cfg.max_iters=2']
+            options += [*length, 'train_cfg.val_interval=1' if scope == 'mmdet' else 'train_cfg.val_interval=2']
+            options += (
+                [] if scope == 'mmdet' else ['default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=4']
+            )
+        options += [f'{phase}_dataloader.num_workers=0' for phase in phases]
+        options += [f'{phase}_dataloader.persistent_workers=False' for phase in phases]
+        return ['--cfg-options', *options, f'model.backbone.init_cfg.checkpoint={self.folder}/classifier.pth', *more]
+
+    def work_dir(self, scope):
+        return self.folder / scope
+
+    def checkpoint(self, scope):
+        return self.work_dir(scope) / {'mmdet': 'epoch_1.pth', 'mmseg': 'iter_2.pth'}[scope]
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    """Both digits configs trained for two steps by our tool; segmentation with SyncBN, which a CPU does not have."""
+    small = Small(tmp_path_factory.mktemp('dense'))
+    for scope in SCOPES:
+        more = ['model.decode_head.norm_cfg.type=SyncBN'] if scope == 'mmseg' else []
+        options = small.options(scope, *more, training=True)
+        run(ROOT / 'tools' / 'train.py', CONFIGS[scope], '--work-dir', small.work_dir(scope), *options)
+    return small
+
+
+def last_validation(work_dir):
+    (scalars,) = work_dir.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    return {k: v for k, v in lines[-1].items() if k not in ('step', 'data_time', 'time')}
+
+
+@pytest.mark.parametrize('scope', SCOPES)
+def test_pretrained_trunk_is_what_training_started_from(small, scope):
+    start = torch.load(small.folder / 'classifier.pth')['state_dict']
+    log = next(small.work_dir(scope).glob('*/*.log')).read_text()
+    assert 'classifier.pth' in log
+    trained = torch.load(small.checkpoint(scope), weights_only=False)['state_dict']
+    key = 'backbone.stages.3.blocks.1.mlp.fc1.weight'
+    # Two warm-up steps hardly move a weight; another initialisation would be nowhere near.
+    assert (trained[key] - start[key]).abs().max() < 1e-3 < (start[key] - torch.zeros(1)).abs().max()
+
+
+@pytest.mark.parametrize('scope', SCOPES)
+def test_testing_repeats_the_last_validation_on_one_process_and_on_two(small, scope, tmp_path):
+    expected = last_validation(small.work_dir(scope))
+    assert expected
+    pictures = tmp_path / 'pictures'
+    found = {}
+    for name, command, extra in (
+        ('one', [ROOT / 'tools' / 'test.py', CONFIGS[scope], small.checkpoint(scope)], ['--show-dir', pictures]),
+        ('two', [ROOT / 'tools' / 'dist_test.sh', CONFIGS[scope], small.checkpoint(scope), '2'], []),
+    ):
+        out = tmp_path / f'{name}.json'
+        work_dir = ['--work-dir', tmp_path / name]
+        run(*command, *work_dir, *extra, '--out', out, '--out-item', 'metrics', *small.options(scope))
+        found[name] = json.loads(out.read_text())
+    assert found['one'] == pytest.approx(expected, abs=0, rel=0) and found['two'] == found['one']
+    images = [path for path in tmp_path.rglob('*') if path.suffix in ('.png', '.jpg')]
+    assert len(images) == 4 and all(np.asarray(Image.open(path)).std() > 10 for path in images)
+
+
+def test_two_processes_find_the_same_boxes_and_masks(small, tmp_path):
+    def predictions(name, *command):
+        out = tmp_path / f'{name}.pkl'
+        run(*command, '--work-dir', tmp_path / name, '--out', out, *small.options('mmdet'))
+        return sorted(pickle.loads(out.read_bytes()), key=lambda sample: sample['img_id'])
+
+    checkpoint = small.checkpoint('mmdet')
+    one = predictions('one', ROOT / 'tools' / 'test.py', CONFIGS['mmdet'], checkpoint)
+    two = predictions('two', ROOT / 'tools' / 'dist_test.sh', CONFIGS['mmdet'], checkpoint, '2')
+    assert len(one) == len(two) == 4 and sum(len(sample['pred_instances']['scores']) for sample in one) > 0
+    for a, b in zip(one, two, strict=True):
+        assert a['pred_instances']['masks'] == b['pred_instances']['masks']
+        for key in ('bboxes', 'scores', 'labels'):
+            assert torch.equal(a['pred_instances'][key], b['pred_instances'][key])
+
+
+def test_sync_batch_norm_trains_on_two_processes(small, tmp_path):
+    options = small.options('mmseg', 'model.decode_head.norm_cfg.type=SyncBN', training=True)
+    run(ROOT / 'tools' / 'dist_train.sh', CONFIGS['mmseg'], '2', '--work-dir', tmp_path, *options)
+    assert (tmp_path / 'iter_2.pth').is_file()
+
+
+@pytest.mark.parametrize('size', [(211, 97), (90, 333), (64, 64)], ids=str)
+def test_inferencers_take_photos_of_any_size(small, size):
+    from mmdet.apis import DetInferencer
+    from mmseg.apis import MMSegInferencer
+
+    photo = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    detector = DetInferencer(str(CONFIGS['mmdet']), str(small.checkpoint('mmdet')), device='cpu', show_progress=False)
+    detector.model.test_cfg.rcnn.score_thr = 0.001
+    (found,) = detector(photo, return_datasamples=True)['predictions']
+    assert len(found.pred_instances) > 0 and found.pred_instances.masks.shape[1:] == size
+    segmenter = MMSegInferencer(str(CONFIGS['mmseg']), str(small.checkpoint('mmseg')), device='cpu')
+    segmenter.show_progress = False
+    labels = segmenter(photo)['predictions']
+    assert labels.shape == size and set(np.unique(labels)) <= set(range(11))
+
+
+@pytest.mark.parametrize('scope', SCOPES)
+def test_stock_tools_train_test_and_browse(small, scope, tmp_path):
+    tools = STOCK[scope]
+    run(tools / 'train.py', CONFIGS[scope], '--work-dir', tmp_path / 'train', *small.options(scope, training=True))
+    checkpoint = tmp_path / 'train' / small.checkpoint(scope).name
+    out = run(tools / 'test.py', CONFIGS[scope], checkpoint, '--work-dir', tmp_path / 'test', *small.options(scope))
+    name = {'mmdet': 'coco/segm_mAP_50', 'mmseg': 'mIoU'}[scope]
+    ours = last_validation(tmp_path / 'train')[name]
+    assert float(re.findall(rf'{name}: ([\d.]+)', out)[-1]) == pytest.approx(ours, abs=1e-4)
+    out_dir = ['--output-dir', tmp_path / 'browse', '--not-show']
+    run(tools / 'analysis_tools' / 'browse_dataset.py', CONFIGS[scope], *out_dir, *small.options(scope))
+    assert len([p for p in (tmp_path / 'browse').rglob('*') if p.is_file()]) == 8
+
+
+@pytest.mark.parametrize('scope', SCOPES)
+def test_stock_get_flops(small, scope):
+    shape = [] if scope == 'mmdet' else ['--shape', '96', '96']
+    out = run(STOCK[scope] / 'analysis_tools' / 'get_flops.py', CONFIGS[scope], *shape, *small.options(scope))
+    assert re.search(r'flops: *[\d.]+ ?[GM]', out, re.IGNORECASE) and re.search(
+        r'params: *[\d.]+ ?M', out, re.IGNORECASE
+    )
+
+
+def test_a_missing_pretrained_file_is_one_sentence(small, tmp_path):
+    options = small.options('mmseg', 'model.backbone.init_cfg.checkpoint=nowhere.pth', training=True)
+    out = run(ROOT / 'tools' / 'train.py', CONFIGS['mmseg'], '--work-dir', tmp_path, *options, expect=2)
+    assert 'error: The pretrained checkpoint nowhere.pth does not exist' in out and 'Traceback' not in out
