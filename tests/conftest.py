@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 GOLDEN = Path(__file__).parent / 'golden'
 
@@ -38,6 +39,16 @@ class Golden:
     def official_state_dict(cls, keys: str) -> dict[str, torch.Tensor]:
         entries = json.loads((GOLDEN / f'keys_{keys}.json').read_text())
         return {key: cls.parameter(key, shape) for key, shape in entries}
+
+
+@pytest.fixture(autouse=True)
+def default_scope():
+    """Undo what a test set as mmengine's default scope: it belongs to the process and decides what a bare name means."""
+    before = DefaultScope.get_current_instance()
+    yield
+    DefaultScope._instance_dict.clear()
+    if before is not None:
+        DefaultScope._instance_dict[before.instance_name] = before
 
 
 @pytest.fixture

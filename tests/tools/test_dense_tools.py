@@ -29,7 +29,9 @@ SCOPES = ['mmdet', 'mmseg']
 
 
 def run(*command, cwd=ROOT, expect=0):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': ''}
+    # torchrun gives each process one thread; one process with more adds in another order, and last digits differ.
+    threads = {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    environment = {**os.environ, **threads, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable}
     command = [str(part) for part in command]
     command = [sys.executable, *command] if command[0].endswith('.py') else command
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=400)
