@@ -43,7 +43,7 @@ class Golden:
 
 @pytest.fixture(autouse=True)
 def default_scope():
-    """Undo what a test set as mmengine's default scope: it belongs to the process and decides what a bare name means."""
+    """Undo what a test set as mmengine's default scope: it is the process's, and decides what a bare name means."""
     before = DefaultScope.get_current_instance()
     yield
     DefaultScope._instance_dict.clear()

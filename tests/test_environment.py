@@ -107,6 +107,21 @@ def test_one_environment_is_not_taken_for_the_other_family(setup_environment, tm
     assert stamps['onedl'] != stamps['openmmlab']
 
 
+def test_operators_for_other_gpus_are_not_taken_from_the_cache(setup_environment, tmp_path, monkeypatch):
+    environment = setup_environment.Environment('onedl', tmp_path)
+    monkeypatch.setattr(environment, 'python', sys.executable)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+
+    def folder(**variables):
+        for name in ('FORCE_CUDA', 'TORCH_CUDA_ARCH_LIST'):
+            monkeypatch.setenv(name, variables.get(name, ''))
+        return environment._wheel_folder('onedl-mmcv')
+
+    a100, h100 = (folder(FORCE_CUDA='1', TORCH_CUDA_ARCH_LIST=arch) for arch in ('8.0', '8.0;9.0+PTX'))
+    assert len({folder(), folder(FORCE_CUDA='1'), a100, h100}) == 4
+    assert a100 == folder(FORCE_CUDA='1', TORCH_CUDA_ARCH_LIST='8.0 ') != h100
+
+
 @pytest.fixture
 def mmcv_set_up(setup_environment, tmp_path, monkeypatch):
     """An environment whose pip and compiler are replaced, and the wheel cache that it uses."""

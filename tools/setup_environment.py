@@ -250,9 +250,15 @@ class Environment:
         return self._works(MMCV_CHECK)
 
     def _wheel_folder(self, name: str) -> Path:
-        # mmcv compiles its CUDA operators only where a GPU is in sight, so a login node's wheel is not a GPU node's.
-        code = 'import torch; print(torch.__version__ + "-gpu" * torch.cuda.is_available())'
+        # mmcv compiles its CUDA operators only where a GPU is in sight or FORCE_CUDA is set, for the architectures in
+        # TORCH_CUDA_ARCH_LIST: a login node's wheel is not a GPU node's.
+        code = (
+            'import os, torch; gpu = torch.cuda.is_available() or os.environ.get("FORCE_CUDA") == "1"; '
+            'print(torch.__version__ + "-gpu" * gpu)'
+        )
         torch = subprocess.run([self.python, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
+        if torch.endswith('-gpu'):
+            torch += ''.join(f'-{arch}' for arch in re.findall(r'[^;\s]+', os.environ.get('TORCH_CUDA_ARCH_LIST', '')))
         cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
         python = f'cp{sys.version_info.major}{sys.version_info.minor}'
         key = f'{name}-{self.versions[name]}_torch-{torch}_{python}_{platform.system().lower()}-{platform.machine()}'
@@ -266,7 +272,8 @@ class Environment:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             # -g, which Python's own flags carry, doubles the time. With build isolation there would be no operators.
-            environment = {'MMCV_WITH_OPS': '1', 'CFLAGS': '-g0', 'MAX_JOBS': str(os.cpu_count() or 1)}
+            jobs = os.environ.get('MAX_JOBS') or str(os.cpu_count() or 1)
+            environment = {'MMCV_WITH_OPS': '1', 'CFLAGS': '-g0', 'MAX_JOBS': jobs}
             options = ['--no-build-isolation', '--no-deps', '--no-cache-dir', '--no-binary', name, '-v', '-w', scratch]
             command = [self.python, '-m', 'pip', '--disable-pip-version-check', 'wheel', *options, requirement]
             self._run(f'5/6 compiling {requirement}', 840 / (os.cpu_count() or 1), command, environment)
