@@ -43,12 +43,8 @@ class Golden:
 
 @pytest.fixture(autouse=True)
 def default_scope():
-    """Undo what a test set as mmengine's default scope: it is the process's, and decides what a bare name means."""
-    before = DefaultScope.get_current_instance()
-    yield
+    """Each test begins without mmengine's default scope: it is the process's, and decides what a bare name means."""
     DefaultScope._instance_dict.clear()
-    if before is not None:
-        DefaultScope._instance_dict[before.instance_name] = before
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ model = dict(
     decode_head=dict(
         in_channels=[width] * 4,
         channels=width,
+        dropout_ratio=0.0,
         num_classes=len(classes),
         norm_cfg=dict(type='BN'),
         # Seven eighths of the pixels are background, which is learned at once; which digit it is takes the time.
@@ -53,7 +54,6 @@ train_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='RandomResize', scale=scale, ratio_range=(0.8, 1.25), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.8),
-    dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
