@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'
 IN1K = sorted(CONFIGS.glob('*_in1k.py'))
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def cfg():
     init_default_scope('mmpretrain')
     return Config.fromfile(CONFIGS / 'coc-tiny_8xb128_in1k.py')
