@@ -6,9 +6,14 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coc_core.ops import check_denominator, check_impl
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar('Config', bound='DataclassInstance')
 
 STEM_STRIDE = 4
 
@@ -105,13 +110,22 @@ class CoCConfig:
         Raises:
             ValueError: A name is not a field of CoCConfig, or a value is impossible.
         """
-        known = [f.name for f in fields(self)]
-        for name in overrides:
-            if name not in known:
-                raise ValueError(
-                    f'CoCConfig has no field {name!r}.{did_you_mean(name, known)} Fields: {", ".join(known)}.'
-                )
-        return replace(self, **overrides)
+        return override_fields(self, overrides)
+
+
+def override_fields(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Return a copy of an architecture's dataclass with some fields replaced.
+
+    Raises:
+        ValueError: A name is not a field, or a value is impossible.
+    """
+    known = [f.name for f in fields(config)]
+    for name in overrides:
+        if name not in known:
+            raise ValueError(
+                f'{type(config).__name__} has no field {name!r}.{did_you_mean(name, known)} Fields: {", ".join(known)}.'
+            )
+    return replace(config, **overrides)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -27,6 +27,9 @@ class Golden:
     def image(self) -> torch.Tensor:
         return torch.from_numpy(fill.image(self.case['input'], tuple(self.case['input_shape'])))
 
+    def points(self) -> torch.Tensor:
+        return torch.from_numpy(fill.points(self.case['input'], tuple(self.case['input_shape'])))
+
     @staticmethod
     def tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.from_numpy(fill.tensor(name, shape))

@@ -43,7 +43,7 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
             except Exception as error:
                 reason = str(error) or type(error).__name__
                 raise LaunchError(
-                    f'The sample {image} fails in {type(transform).__name__}: {reason} '
+                    f'The sample {image or data.get("sample")} fails in {type(transform).__name__}: {reason} '
                     '(tools/check_data.py lists every such file).'
                 ) from error
             if result is None:

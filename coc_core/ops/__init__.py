@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from coc_core.ops.common import Grid, RegionLayout, check_denominator, pool_centers, similarity_logits
+from coc_core.ops.common import CenterMap, Grid, RegionLayout, check_denominator, pool_centers, similarity_logits
 from coc_core.ops.matmul import cluster_matmul
 from coc_core.ops.reference import cluster_reference
 
@@ -34,6 +35,7 @@ def cluster(
     region_grid: Grid,
     denominator: str = 'similarity',
     impl: str = 'auto',
+    center_map: CenterMap | None = None,
 ) -> Tensor:
     """Aggregate the values of each cluster into its center and hand them back to its points (paper, eq. 1-3).
 
@@ -45,7 +47,7 @@ def cluster(
     Args:
         points: Features that are compared, floating, [B, H, W, heads, D], any strides. Half precision is computed
             in float32, where neither a sum over a region nor the norm of a small vector loses its meaning.
-        values: Features that are mixed, same shape and dtype as ``points``.
+        values: Features that are mixed, [B, H, W, heads, D'], dtype as ``points``.
         alpha: Scale of the similarity, one element.
         beta: Shift of the similarity, one element.
         center_grid: Centers in a region, an int or (rows, columns).
@@ -53,24 +55,41 @@ def cluster(
         denominator: ``'similarity'`` as above; ``'count'`` divides by 1 + the number of points of the cluster, as
             the weights published in March 2023 need it.
         impl: ``'auto'``, or ``'reference'`` (literal) or ``'matmul'`` (fast).
+        center_map: Applied to what the centers hold, [..., D'] -> [..., D''], before it is handed back. A center
+            holds a weighted mean: an affine map of all values may as well be applied to the centers alone, which are
+            fewer; and so may a linear map of the output.
 
     Returns:
-        A tensor like ``values``, [B, H, W, heads, D].
+        A tensor like ``values``, [B, H, W, heads, D'], or D'' channels.
 
     Raises:
-        ValueError: Shapes differ, the map does not divide into regions, or a name is unknown.
+        ValueError: Shapes do not go together, the map does not divide into regions, or a name is unknown.
     """
-    if points.shape != values.shape:
-        raise ValueError(f'points {list(points.shape)} and values {list(values.shape)} must have the same shape.')
+    if points.shape[:-1] != values.shape[:-1]:
+        raise ValueError(f'points {list(points.shape)} and values {list(values.shape)} must be maps of the same size.')
     check_denominator(denominator)
     check_impl(impl)
     implementation = IMPLEMENTATIONS['matmul' if impl == 'auto' else impl]
-    options = {'center_grid': center_grid, 'region_grid': region_grid, 'denominator': denominator}
+    options: dict[str, Any] = {'center_grid': center_grid, 'region_grid': region_grid, 'denominator': denominator}
     if points.dtype in _HALF:
+        options['center_map'] = _as_outside(center_map, values)
         with torch.autocast(points.device.type, enabled=False):
             mixed = implementation(points.float(), values.float(), alpha.float(), beta.float(), **options)
         return mixed.to(values.dtype)
-    return implementation(points, values, alpha, beta, **options)
+    return implementation(points, values, alpha, beta, **options, center_map=center_map)
+
+
+def _as_outside(center_map: CenterMap | None, values: Tensor) -> CenterMap | None:
+    """The map in the precision of its caller, on centers in float32."""
+    if center_map is None:
+        return None
+    device, autocast = values.device.type, torch.is_autocast_enabled(values.device.type)
+
+    def mapped(centers: Tensor) -> Tensor:
+        with torch.autocast(device, dtype=values.dtype, enabled=autocast):
+            return center_map(centers.to(values.dtype)).float()
+
+    return mapped
 
 
 @torch.no_grad()

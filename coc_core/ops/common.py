@@ -6,6 +6,7 @@ groups, N = h * w points of a region, M centers of a region.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Grid = int | tuple[int, int]
+CenterMap = Callable[[Tensor], Tensor]
 
 DENOMINATORS = ('similarity', 'count')
 NORM_EPS = 1e-12

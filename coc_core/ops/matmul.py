@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from coc_core.ops.common import Grid, RegionLayout, pool_centers, similarity_logits
+from coc_core.ops.common import CenterMap, Grid, RegionLayout, pool_centers, similarity_logits
 
 
 def cluster_matmul(
@@ -17,6 +17,7 @@ def cluster_matmul(
     center_grid: Grid,
     region_grid: Grid,
     denominator: str,
+    center_map: CenterMap | None = None,
 ) -> Tensor:
     """See `coc_core.ops.cluster`; equal to `cluster_reference` up to rounding."""
     layout = RegionLayout.of(points_BHWKD, region_grid)
@@ -32,4 +33,6 @@ def cluster_matmul(
     else:
         weight_GM1 = torch.zeros_like(z_GMN).scatter(1, center_G1N, 1.0).sum(dim=2, keepdim=True)
     aggregated_GMD = (value_centers_GMD + s_GMN @ values_GND) / (1 + weight_GM1)
+    if center_map is not None:
+        aggregated_GMD = center_map(aggregated_GMD)
     return layout.join(s_GMN.transpose(1, 2) @ aggregated_GMD)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coc_core.ops.common import NORM_EPS, Grid, RegionLayout, pool_centers
+from coc_core.ops.common import NORM_EPS, CenterMap, Grid, RegionLayout, pool_centers
 
 
 def cluster_reference(
@@ -18,6 +18,7 @@ def cluster_reference(
     center_grid: Grid,
     region_grid: Grid,
     denominator: str,
+    center_map: CenterMap | None = None,
 ) -> Tensor:
     """See `coc_core.ops.cluster`; every product of a center with a point is built as a [G, M, N, D] tensor."""
     layout = RegionLayout.of(points_BHWKD, region_grid)
@@ -35,5 +36,7 @@ def cluster_reference(
     weighted_GMND = s_GMN[..., None] * values_GND[:, None]
     weight_GMN = s_GMN if denominator == 'similarity' else member_GMN
     aggregated_GMD = (value_centers_GMD + weighted_GMND.sum(dim=2)) / (1 + weight_GMN.sum(dim=2)[..., None])
+    if center_map is not None:
+        aggregated_GMD = center_map(aggregated_GMD)
     dispatched_GMND = s_GMN[..., None] * aggregated_GMD[:, :, None]
     return layout.join(dispatched_GMND.sum(dim=1))

@@ -126,7 +126,7 @@ def test_assign_is_the_nearest_center_of_the_region():
         ({'center_grid': (1, 2, 3)}, r'center_grid=\(1, 2, 3\) must be'),
         ({'denominator': 'sum'}, "denominator='sum' is unknown: choose one of similarity, count"),
         ({'impl': 'fast'}, "impl='fast' is unknown: choose one of auto, reference, matmul"),
-        ({'points': torch.zeros(1, 8, 12, 2)}, 'must have the same shape'),
+        ({'points': torch.zeros(1, 8, 12, 2)}, 'must be maps of the same size'),
         ({'points': torch.zeros(8, 12), 'values': torch.zeros(8, 12)}, r'points must be \[B, H, W, heads, D\]'),
     ],
 )

@@ -52,6 +52,10 @@ def inspections(cfg: Config, phases: Sequence[str], *, files: bool) -> Iterator[
 
 def _inspect(scope: str, phase: str, dataset: Mapping[str, Any], files: bool) -> Inspection:
     inspection = Inspection(f'{phase} data in {dataset.get("data_root") or dataset.get("ann_file") or "."}')
+    kind = _dataset_class(scope, dataset)
+    if hasattr(kind, 'inspect'):
+        checked: Inspection = kind.inspect(inspection.name, dataset)
+        return checked
     prefix = dataset.get('data_prefix')
     if scope == 'mmdet' and str(dataset.get('ann_file', '')).endswith('.json'):
         _inspect_coco(inspection, scope, dataset)

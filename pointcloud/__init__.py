@@ -1,0 +1,15 @@
+"""Point clouds in mmengine: ``custom_imports = dict(imports=['pointcloud'])`` in a config."""
+
+from coc_core.mm.requirements import check_openmmlab
+
+check_openmmlab('mmengine')
+
+from coc_core.mm import progress  # noqa: E402, F401  registers the progress bar
+from coc_core.mm.safe_loading import install_safe_loader  # noqa: E402
+from pointcloud import dataset, metrics, models, transforms  # noqa: E402, F401  registers them
+from pointcloud.classifier import PointCloudClassifier, create_model  # noqa: E402
+from pointcloud.variants import VARIANTS, PointMLPConfig  # noqa: E402
+
+__all__ = ['VARIANTS', 'PointCloudClassifier', 'PointMLPConfig', 'create_model']
+
+install_safe_loader()

@@ -1,0 +1,128 @@
+"""The point-cloud models equal the published ones, and their fast layers the literal ones, gradients included."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import pointcloud
+from coc_core import ops
+from coc_core.checkpoints import from_official
+from pointcloud import create_model, layers
+from pointcloud.models import PointMLP
+from pointcloud.reference import pointmlp_reference
+
+SMALL = dict(embed_dim=8, anchors=(20, 11), dim_factors=2, pre_blocks=(1, 2), post_blocks=1, neighbors=7)
+
+
+def small(**options):
+    torch.manual_seed(0)
+    model = PointMLP('pointmlp_coc', **{**SMALL, **options}).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize('name', pointcloud.VARIANTS)
+def test_published_weights_give_published_logits(golden, name, prefix):
+    case = golden(f'points_{name}')
+    model = pointcloud.create_model(name).double().eval()
+    official = {prefix + key: value for key, value in case.official_state_dict(name).items()}
+    model.load_state_dict(from_official(official))
+    assert sum(p.numel() for p in model.parameters()) == case.case['parameters']
+    with torch.no_grad():
+        assert_close(model(case.points()), case.expected['logits'], rtol=0, atol=1e-10)
+
+
+def test_state_dict_of_another_model_is_refused(golden):
+    official = golden('points_pointmlp').official_state_dict('pointmlp')
+    with pytest.raises(ValueError, match=r"'classifer\.0\.weight' is not a key of a published point-cloud model"):
+        from_official({**official, 'classifer.0.weight': torch.zeros(1)})
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('options', [{}, {'clustering': False}, {'residual_expansion': 0.25}], ids=str)
+def test_fast_equals_literal_with_every_gradient(options, training):
+    model = small(**options).train(training)
+    points = torch.randn(3, 37, 3, dtype=torch.float64)
+    weights = torch.randn(3, 32, dtype=torch.float64)
+    results = []
+    for forward in (model, lambda x: pointmlp_reference(model, x)):
+        x = points.clone().requires_grad_()
+        output = forward(x)
+        results.append((output, *torch.autograd.grad((output * weights).sum(), [x, *model.parameters()])))
+    for fast, literal in zip(*results, strict=True):
+        assert_close(fast, literal, rtol=1e-9, atol=1e-9)
+
+
+def test_running_statistics_equal_the_literal_ones():
+    fast, literal = small().train(), small().train()
+    points = torch.randn(3, 37, 3, dtype=torch.float64)
+    # Backward computes norms again, which must not count twice.
+    fast(points).sum().backward()
+    pointmlp_reference(literal, points).sum().backward()
+    for (name, ours), theirs in zip(fast.named_buffers(), literal.buffers(), strict=True):
+        assert_close(ours, theirs, msg=name)
+
+
+def test_float32_stays_near_float64_far_from_the_origin():
+    """The deviation of a group comes from squares: an offset of the cloud must not eat its digits."""
+    model = small().eval()
+    points = torch.randn(2, 64, 3, dtype=torch.float64) + 10
+    expected = pointmlp_reference(model, points)
+    assert_close(model.float()(points.float()).double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_cloud_of_one_place_trains_without_nan():
+    model = small().train()
+    model(torch.ones(2, 37, 3, dtype=torch.float64)).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_the_mixer_is_the_operator_of_the_backbone(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        layers, 'cluster', lambda *args, **options: seen.append(options) or ops.cluster(*args, **options)
+    )
+    small()(torch.randn(2, 37, 3, dtype=torch.float64))
+    assert len(seen) == 3
+    assert all(o['center_grid'] == 1 and o['region_grid'] == 1 for o in seen)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('autocast', [True, False])
+def test_half_precision_stays_near_float32(dtype, autocast):
+    model = small().float().eval()
+    points = torch.randn(2, 64, 3)
+    expected = model(points)
+    with torch.autocast('cpu', dtype, enabled=autocast):
+        found = model(points) if autocast else model.to(dtype)(points.to(dtype))
+    assert torch.nn.functional.cosine_similarity(found.float(), expected).min() > 0.9
+
+
+def test_smoothed_target_is_the_published_one():
+    head = pointcloud.create_model('pointmlp_elite', num_classes=5).head.eval()
+    features, labels = torch.randn(4, 256), torch.tensor([0, 3, 3, 4])
+    target = torch.full((4, 5), 0.2 / 4).scatter(1, labels[:, None], 0.8)
+    expected = -(target * head(features).log_softmax(dim=1)).sum(dim=1).mean()
+    assert_close(head.loss(features, labels)['loss'], expected)
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda: create_model('pointmlp_cok'), "Unknown variant 'pointmlp_cok'. Did you mean 'pointmlp_coc'"),
+        (lambda: create_model('pointmlp', neighbours=3), "no field 'neighbours'. Did you mean 'neighbors'"),
+        (lambda: create_model('pointmlp', anchors=(96, 64, 64, 9), neighbors=65), 'neighbors=65 are more points'),
+        (
+            lambda: create_model('pointmlp', anchors=(64, 64, 64, 0)),
+            r'anchors=\(64, 64, 64, 0\) must hold a positive integer',
+        ),
+        (lambda: create_model('pointmlp', num_classes=1), 'num_classes=1 must be at least 2'),
+        (lambda: create_model('pointmlp_elite')(torch.zeros(1, 23, 3)), 'group of 24 points'),
+        (lambda: create_model('pointmlp_elite')(torch.zeros(1, 3, 64)), r'must be \[B, N, 3\]'),
+    ],
+)
+def test_impossible_models_and_inputs_are_refused_in_one_sentence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
