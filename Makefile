@@ -8,7 +8,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 .PHONY: help setup demo test lint clean
 
 help:
-	@echo "make demo [TASK=classification|detection|segmentation] [MM=onedl|openmmlab] [DEMO_ARGS=--retrain]   train and test on real digits"
+	@echo "make demo [TASK=classification|detection|segmentation|pointcloud] [MM=onedl|openmmlab] [DEMO_ARGS=--retrain]   train and test on real digits"
 	@echo "make test [MM=...]    lint, types and the test suite"
 	@echo "make setup [MM=...]   the environment alone: $(VENV)"
 	@echo "make lint | clean"

@@ -1,10 +1,13 @@
-"""The registries of the scope ``pointcloud``, children of mmengine's."""
+"""The registries of the scope ``pointcloud``: a child of each of mmengine's, so that a lookup falls back to its parent."""
 
 from mmengine import registry as mmengine
 
-_LOCATIONS = ['pointcloud']
-
-DATASETS = mmengine.Registry('dataset', parent=mmengine.DATASETS, scope='pointcloud', locations=_LOCATIONS)
-TRANSFORMS = mmengine.Registry('transform', parent=mmengine.TRANSFORMS, scope='pointcloud', locations=_LOCATIONS)
-MODELS = mmengine.Registry('model', parent=mmengine.MODELS, scope='pointcloud', locations=_LOCATIONS)
-METRICS = mmengine.Registry('metric', parent=mmengine.METRICS, scope='pointcloud', locations=_LOCATIONS)
+_CHILDREN = {
+    parent.name: mmengine.Registry(parent.name, parent=parent, scope='pointcloud', locations=['pointcloud'])
+    for parent in vars(mmengine).values()
+    if isinstance(parent, mmengine.Registry)
+}
+DATASETS = _CHILDREN['dataset']
+TRANSFORMS = _CHILDREN['transform']
+MODELS = _CHILDREN['model']
+METRICS = _CHILDREN['metric']

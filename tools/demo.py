@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train Context Cluster on real digits with the project's own tools, test the checkpoint and say what came out.
 
-make demo [TASK=classification|detection|segmentation] [DEMO_ARGS=--retrain]
+make demo [TASK=classification|detection|segmentation|pointcloud] [DEMO_ARGS=--retrain]
 """
 
 from __future__ import annotations
@@ -83,6 +83,19 @@ TASKS = {
             '--show-dir pictures',
             'tools/dist_train.sh configs/segmentation/fpn_coc-small-25_4xb4-80k_ade20k-512x512.py 4   '
             '# ADE20K, see docs/dense-tasks.md',
+        ),
+    ),
+    'pointcloud': Task(
+        config='configs/pointcloud/pointmlp-coc_1xb16-12e_digits.py',
+        layout='scanobjectnn',
+        metric='OA',
+        title='overall accuracy on the 360 held-back digits as point clouds',
+        next_steps=(
+            'source .venv/bin/activate',
+            'python tools/draw_points.py configs/pointcloud/pointmlp-coc_1xb16-12e_digits.py {checkpoint} '
+            '--color cluster',
+            'tools/dist_train.sh configs/pointcloud/pointmlp-coc_1xb32-250e_scanobjectnn.py 1   '
+            '# ScanObjectNN, see docs/point-clouds.md',
         ),
     ),
 }

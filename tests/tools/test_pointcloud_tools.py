@@ -1,0 +1,163 @@
+"""The point-cloud task from end to end on a few small clouds: the tools of every other task, and its own two."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs' / 'pointcloud' / 'pointmlp-coc_1xb16-12e_digits.py'
+TOOLS = ROOT / 'tools'
+MODEL = ['embed_dim=4', 'anchors=(24,16,12,8)', 'neighbors=6', 'dim_factors=(2,2,1,1)']
+
+
+def write(folder):
+    """Spheres, boxes and so on would do; here a class is the place of its cloud."""
+    folder = folder / 'main_split'
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for part, count in (('training', 40), ('test', 30)):
+        labels = np.arange(count) % 10
+        points = random.normal(size=(count, 40, 3)) * 0.1 + labels[:, None, None] / 5
+        with h5py.File(folder / f'{part}_objectdataset_augmentedrot_scale75.h5', 'w') as file:
+            file['data'], file['label'] = points.astype(np.float32), labels
+
+
+def options(data, *more):
+    phases = [f'{phase}_dataloader' for phase in ('train', 'val', 'test')]
+    return [
+        '--cfg-options',
+        *(f'{phase}.dataset.data_root={data}' for phase in phases),
+        *(f'{phase}.dataset.pipeline.0.num_points=32' for phase in phases),
+        *(f'{phase}.num_workers=0' for phase in phases),
+        *(f'{phase}.batch_size=10' for phase in phases),
+        *(f'model.backbone.{option}' for option in MODEL),
+        'train_cfg.max_epochs=3',
+        'param_scheduler.1.T_max=2',
+        *more,
+    ]
+
+
+def start(*command, threads=1):
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable}
+    command = [str(part) for part in command]
+    command = [sys.executable, *command] if command[0].endswith('.py') else command
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    )
+
+
+def run(*command, expect=0):
+    process = start(*command)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == expect, output[-3000:]
+    return output
+
+
+def scalars(work_dir):
+    (file,) = sorted(work_dir.glob('*/vis_data/scalars.json'))[-1:]
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Three epochs in one process."""
+    folder = tmp_path_factory.mktemp('points')
+    write(folder / 'data')
+    run(TOOLS / 'train.py', CONFIG, '--work-dir', folder / 'one', *options(folder / 'data'))
+    return folder
+
+
+def test_testing_gives_the_accuracy_of_the_last_validation(trained):
+    metrics = trained / 'metrics.json'
+    log = run(
+        TOOLS / 'test.py', CONFIG, trained / 'one' / 'epoch_3.pth', '--work-dir', trained / 'test',
+        '--out', metrics, '--out-item', 'metrics', *options(trained / 'data'),
+    )  # fmt: skip
+    last = [line for line in scalars(trained / 'one') if 'OA' in line][-1]
+    found = json.loads(metrics.read_text())
+    assert (found['OA'], found['mAcc']) == (last['OA'], last['mAcc'])
+    assert re.search(r'│ 7 +│ 3 +│ [\d.]+ +│', log)
+
+
+def test_votes_of_augmented_copies(trained):
+    log = run(
+        TOOLS / 'test.py', CONFIG, trained / 'one' / 'epoch_3.pth', '--work-dir', trained / 'tta', '--tta',
+        *options(trained / 'data', 'tta_pipeline.0.num_points=32'),
+    )  # fmt: skip
+    assert re.search(r'OA: [\d.]+', log)
+
+
+def test_two_processes_keep_and_test_the_same_model(trained):
+    work_dir = trained / 'two'
+    run(TOOLS / 'dist_train.sh', CONFIG, '2', '--work-dir', work_dir, *options(trained / 'data'))
+    last = [line for line in scalars(work_dir) if 'OA' in line][-1]
+    for processes in ('1', '2'):
+        metrics = trained / f'metrics-{processes}.json'
+        run(
+            TOOLS / 'dist_test.sh', CONFIG, work_dir / 'epoch_3.pth', processes, '--work-dir', trained / 'test2',
+            '--out', metrics, '--out-item', 'metrics', *options(trained / 'data'),
+        )  # fmt: skip
+        assert json.loads(metrics.read_text())['OA'] == last['OA']
+
+
+def test_a_killed_training_goes_on(trained):
+    work_dir = trained / 'killed'
+    data = trained / 'data'
+    arguments = (TOOLS / 'train.py', CONFIG, '--work-dir', work_dir, *options(data, 'train_cfg.max_epochs=30'))
+    process = start(*arguments)
+    deadline = time.monotonic() + 120
+    while not (work_dir / 'epoch_2.pth').exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    log = run(*arguments[:4], '--resume', 'auto', *options(data, 'train_cfg.max_epochs=5'))
+    first = next(line for line in log.splitlines() if 'Epoch(val)' in line)
+    assert int(re.search(r'Epoch\(val\) \[(\d+)\]', first)[1]) > 2
+    assert (work_dir / 'epoch_5.pth').exists()
+
+
+@pytest.mark.parametrize('color', ['class', 'cluster'])
+def test_pictures_of_chosen_clouds(trained, color):
+    out = trained / 'pictures'
+    checkpoint = trained / 'one' / 'epoch_3.pth'
+    run(
+        TOOLS / 'draw_points.py', CONFIG, checkpoint, '--samples', '0', '17', '--color', color, '--out', out,
+        *options(trained / 'data'),
+    )  # fmt: skip
+    for place in ('00000', '00017'):
+        pixels = np.asarray(Image.open(out / f'{place}_{color}.png').convert('RGB')).reshape(-1, 3)
+        strong = {tuple(pixel) for pixel in pixels if np.ptp(pixel.astype(int)) > 80}
+        assert len(strong) > (8 if color == 'cluster' else 0)
+
+
+def test_seeds_are_trained_apart_and_summed_up(trained):
+    work_dir = trained / 'seeds'
+    command = (
+        TOOLS / 'run_seeds.py', CONFIG, '--seeds', '1', '2', '--work-dir', work_dir,
+        *options(trained / 'data', 'train_cfg.max_epochs=1'),
+    )  # fmt: skip
+    assert re.search(r'OA +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+\n', run(*command))
+    summary = json.loads((work_dir / 'summary.json').read_text())
+    values = summary['metrics']['OA']['values']
+    assert summary['metrics']['OA']['mean'] == pytest.approx(np.mean(values))
+    assert summary['metrics']['OA']['std'] == pytest.approx(np.std(values, ddof=1))
+    assert 'epoch_1' not in run(*command), 'a complete run must not be repeated'
+
+
+@pytest.mark.parametrize('tool', ['train.py', 'check_data.py'])
+def test_a_missing_file_is_one_sentence(trained, tmp_path, tool):
+    (tmp_path / 'main_split').mkdir()
+    extra = ['--work-dir', tmp_path / 'work'] if tool == 'train.py' else []
+    output = run(TOOLS / tool, CONFIG, *extra, *options(tmp_path), expect=2 if tool == 'train.py' else 1)
+    assert 'training_objectdataset_augmentedrot_scale75.h5 does not exist' in output
+    assert 'Traceback' not in output

@@ -1,0 +1,129 @@
+#!/usr/bin/env python
+"""Draws clouds of a config's test data: `python tools/draw_points.py CONFIG CHECKPOINT --samples 0 5 [--color ...]`.
+
+`--color class` shows the class that the model predicts, `--color cluster` what a stage makes one of: each point goes to
+the nearest anchor of the first stage, that one to the nearest of the second, and so on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from coc_core.mm.requirements import check_openmmlab
+
+if TYPE_CHECKING:
+    import torch
+
+    from pointcloud import PointCloudClassifier
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    from coc_core.mm.launch import add_config_options
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='the config file')
+    parser.add_argument('checkpoint', help='the checkpoint file')
+    parser.add_argument('--samples', nargs='+', type=int, default=[0, 1, 2, 3], help='places in the test data')
+    parser.add_argument('--color', choices=['class', 'cluster'], default='class')
+    parser.add_argument('--stage', type=int, default=-1, help='the stage whose clusters are shown (default: the last)')
+    parser.add_argument('--out', type=Path, default=Path('pictures'), help='folder of the pictures')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Draws the samples into one PNG file each."""
+    import torch
+
+    from coc_core.mm.errors import LaunchError
+    from coc_core.mm.launch import load_config
+    from coc_core.mm.resuming import check_checkpoint_file
+    from coc_core.mm.strict_loading import state_difference, weights_of
+    from pointcloud.registry import DATASETS, MODELS
+
+    cfg = load_config(args.config, args.cfg_options)
+    if cfg.get('default_scope') != 'pointcloud':
+        raise LaunchError(f'{args.config} is no config of a point-cloud model.')
+    check_checkpoint_file(Path(args.checkpoint))
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    model = MODELS.build(cfg.model).eval()
+    checkpoint = torch.load(args.checkpoint, map_location='cpu', weights_only=True)
+    difference = state_difference(model, weights_of(checkpoint, args.checkpoint))
+    if difference:
+        raise LaunchError(f'The checkpoint {args.checkpoint} belongs to another model: {difference}.')
+    stages = len(model.backbone.stages)
+    if not -stages <= args.stage < stages:
+        raise LaunchError(f'--stage {args.stage} does not exist: the model has the stages 0 to {stages - 1}.')
+    outside = [place for place in args.samples if not 0 <= place < len(dataset)]
+    if outside:
+        raise LaunchError(f'--samples {outside[0]} does not exist: the test data has {len(dataset)} clouds.')
+    args.out.mkdir(parents=True, exist_ok=True)
+    for place in args.samples:
+        sample = dataset[place]
+        path = args.out / f'{place:05d}_{args.color}.png'
+        draw_cloud(model, sample, dataset.metainfo['classes'], args, path)
+        print(path)
+
+
+def draw_cloud(
+    model: PointCloudClassifier, sample: dict, classes: list[str], args: argparse.Namespace, path: Path
+) -> None:
+    """Predicts and draws one cloud."""
+    import matplotlib
+    import torch
+    from matplotlib.figure import Figure
+
+    points = sample['inputs']
+    with torch.no_grad():
+        scores = model(points[None])[0].softmax(dim=-1)
+    predicted, label = int(scores.argmax()), int(sample['data_samples'].gt_label)
+    colors = matplotlib.colormaps['tab20'].colors
+    if args.color == 'class':
+        chosen = [colors[predicted % 20]] * len(points)
+    else:
+        chosen = [colors[i % 20] for i in clusters_of(model, points, args.stage).tolist()]
+    figure = Figure(figsize=(5, 5), layout='constrained')
+    axes = figure.add_subplot(projection='3d')
+    axes.scatter(*points.T, c=chosen, s=9, depthshade=False)
+    axes.set_box_aspect(tuple((points.amax(0) - points.amin(0)).clamp_min(1e-3)))
+    axes.set_axis_off()
+    axes.set_title(f'{classes[label]}; predicted: {classes[predicted]}, {scores[predicted]:.2f}')
+    figure.savefig(path, dpi=120)
+
+
+def clusters_of(model: PointCloudClassifier, points: torch.Tensor, last: int) -> torch.Tensor:
+    """Returns for each point the anchor of stage ``last`` that it ends at: int64 [P]."""
+    import torch
+
+    from pointcloud.grouping import gather_points
+
+    own = torch.arange(len(points))
+    coordinates = points[None]
+    stages = list(model.backbone.stages)
+    for stage in stages[: last % len(stages) + 1]:
+        anchors = gather_points(coordinates, stage.group(coordinates)[0])
+        own = torch.cdist(coordinates, anchors)[0].argmin(dim=-1)[own]
+        coordinates = anchors
+    return own
+
+
+def main() -> int:
+    """Runs the tool."""
+    try:
+        check_openmmlab('mmengine')
+    except ImportError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    from coc_core.mm.launch import run_tool
+
+    return run_tool(draw, parse_args())
+
+
+if __name__ == '__main__':
+    sys.exit(main())
