@@ -40,6 +40,7 @@ def parse_args() -> argparse.Namespace:
 def draw(args: argparse.Namespace) -> None:
     """Draws the samples into one PNG file each."""
     import torch
+    from mmengine.registry import init_default_scope
 
     from coc_core.mm.errors import LaunchError
     from coc_core.mm.launch import load_config
@@ -50,6 +51,7 @@ def draw(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     if cfg.get('default_scope') != 'pointcloud':
         raise LaunchError(f'{args.config} is no config of a point-cloud model.')
+    init_default_scope('pointcloud')
     check_checkpoint_file(Path(args.checkpoint))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     model = MODELS.build(cfg.model).eval()
@@ -90,8 +92,9 @@ def draw_cloud(
         chosen = [colors[i % 20] for i in clusters_of(model, points, args.stage).tolist()]
     figure = Figure(figsize=(5, 5), layout='constrained')
     axes = figure.add_subplot(projection='3d')
-    axes.scatter(*points.T, c=chosen, s=9, depthshade=False)
-    axes.set_box_aspect(tuple((points.amax(0) - points.amin(0)).clamp_min(1e-3)))
+    axes.view_init(elev=15, azim=20, vertical_axis='y')
+    axes.scatter(*points.T, c=chosen, s=16, depthshade=False)
+    axes.set_box_aspect(tuple((points.amax(0) - points.amin(0)).clamp_min(1e-3)), zoom=1.15)
     axes.set_axis_off()
     axes.set_title(f'{classes[label]}; predicted: {classes[predicted]}, {scores[predicted]:.2f}')
     figure.savefig(path, dpi=120)
