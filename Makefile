@@ -28,7 +28,7 @@ lint: setup
 	@$(BIN)/python tools/check_file_length.py
 
 test: lint
-	@PATH="$(BIN):$$PATH" python -m pytest $(PYTEST_ARGS)
+	@PATH="$(BIN):$$PATH" python -m pytest -n auto --dist loadscope $(PYTEST_ARGS)
 
 clean:
 	rm -rf .venv .venv-openmmlab .venv.lock .venv-openmmlab.lock work_dirs data/digits

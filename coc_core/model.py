@@ -76,6 +76,7 @@ class ContextCluster(nn.Module):
         config: The architecture.
         num_classes: Classes of the head; 0 leaves the head out.
         drop_rate: Dropout before the head.
+        global_pool: ``'avg'``, the mean over positions, or ``''`` to leave out the pooling (with ``num_classes=0``).
         dense_indices: When not empty, the model is a dense backbone: `forward_dense` returns these stages, each
             through a norm of its own; there is no classification norm or head, and stages after the last of these
             are not built.
@@ -90,6 +91,7 @@ class ContextCluster(nn.Module):
         *,
         num_classes: int = 1000,
         drop_rate: float = 0.0,
+        global_pool: str = 'avg',
         dense_indices: Sequence[int] = (),
     ) -> None:
         super().__init__()
@@ -115,21 +117,29 @@ class ContextCluster(nn.Module):
             num_classes = 0
         else:
             self.norm = MapNorm(self.num_features)
-        self.reset_classifier(num_classes)
+        self.reset_classifier(num_classes, global_pool)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head by a fresh one for ``num_classes`` classes; 0 removes it.
 
+        Args:
+            num_classes: Classes.
+            global_pool: ``'avg'``, ``''`` for none, or None to leave the pooling as it is.
+
         Raises:
-            ValueError: ``num_classes`` is negative, or the pooling is not the mean (``'avg'``).
+            ValueError: ``num_classes`` is negative, the pooling is not known, or is left out before a head.
         """
         if num_classes < 0:
             raise ValueError(f'num_classes={num_classes} must not be negative.')
-        if global_pool not in (None, 'avg'):
-            raise ValueError(f"global_pool={global_pool!r} is not supported: Context Cluster pools by the mean, 'avg'.")
+        if global_pool not in (None, '', 'avg'):
+            raise ValueError(f"global_pool={global_pool!r} is unknown: choose 'avg', the mean, or '' for none.")
+        global_pool = self.global_pool if global_pool is None else global_pool
+        if num_classes and not global_pool:
+            raise ValueError(f"global_pool='' leaves no vector for a head of num_classes={num_classes}: set it to 0.")
         if num_classes and self.dense_indices:
             raise ValueError(f'A dense backbone (dense_indices={self.dense_indices}) has no classifier.')
         self.num_classes = num_classes
+        self.global_pool: str = global_pool
         self.head: nn.Module = nn.Identity()
         if num_classes:
             self.head = nn.Linear(self.num_features, num_classes).to(self.stem.weight)
@@ -146,8 +156,12 @@ class ContextCluster(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns that sort parameters into layers, for layer-wise learning rates (timm's convention)."""
-        blocks = r'^stages\.(\d+)' if coarse else r'^stages\.(\d+)\.(?:downsample|blocks\.(\d+))'
-        return {'stem': r'^stem', 'blocks': [(blocks, None), (r'^(?:norm|dense_norms)', (99999,))]}
+        blocks: list[tuple[str, tuple[int] | None]] = [(r'^stages\.(\d+)', None)]
+        if not coarse:
+            # A downsampling layer goes with the first block behind it.
+            blocks = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
+        # timm's number for "the same layer as what precedes".
+        return {'stem': r'^stem', 'blocks': [*blocks, (r'^(?:norm|dense_norms)', (99999,))]}
 
     def stage_maps(self, images: Tensor) -> Iterator[Tensor]:
         """Yield the output of each stage, channels-last over the padded image: [B, H', W', C].
@@ -195,7 +209,7 @@ class ContextCluster(nn.Module):
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """[B, C, h, w] -> logits [B, num_classes], or the pooled features [B, C] before the head."""
-        pooled = self.head_drop(features.mean(dim=(2, 3)))
+        pooled = self.head_drop(features.mean(dim=(2, 3)) if self.global_pool else features)
         logits: Tensor = pooled if pre_logits else self.head(pooled)
         return logits
 

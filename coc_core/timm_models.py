@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import adapt_input_conv, build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor
 
+from coc_core.checkpoints import fit
+from coc_core.checkpoints.loading import agreed_denominator
+from coc_core.checkpoints.recognition import recognise
 from coc_core.model import ContextCluster
 from coc_core.variants import VARIANTS, get_config
 
@@ -39,7 +44,13 @@ default_cfgs = generate_default_cfgs(
 
 
 def build_from_timm(
-    *, arch: str, in_chans: int = 3, num_classes: int = 1000, drop_rate: float = 0.0, **overrides: Any
+    *,
+    arch: str,
+    in_chans: int = 3,
+    num_classes: int = 1000,
+    drop_rate: float = 0.0,
+    global_pool: str = 'avg',
+    **overrides: Any,
 ) -> ContextCluster:
     """Build the variant ``arch`` from timm's argument names; other arguments are fields of `CoCConfig`.
 
@@ -47,7 +58,33 @@ def build_from_timm(
         ValueError: An argument is unknown or impossible.
     """
     config = get_config(arch).override(in_channels=in_chans, **overrides)
-    return ContextCluster(config, num_classes=num_classes, drop_rate=drop_rate)
+    model = ContextCluster(config, num_classes=num_classes, drop_rate=drop_rate, global_pool=global_pool)
+    # timm's own adaptation of the first convolution does not know coordinate channels; `adapt_pretrained` does it.
+    model._traits = {'first_conv': None}  # type: ignore[assignment]
+    return model
+
+
+def adapt_pretrained(state_dict: Mapping[str, Any], model: ContextCluster) -> dict[str, Tensor]:
+    """Fit pretrained weights of any origin to a model, as timm asks for before it loads them.
+
+    The stem's image channels are adapted to the model's number by `timm.models.adapt_input_conv`, its coordinate
+    channels stay; timm then drops the head where the number of classes differs.
+
+    Raises:
+        CheckpointError: The weights are no Context Cluster, lack something but the head, or were trained with another
+            denominator.
+    """
+    name = 'the pretrained weights'
+    source = recognise(state_dict, name)
+    agreed_denominator(model, source, name)
+    weights = dict(source.weights)
+    if 'stem.weight' in weights:
+        image, coordinates = weights['stem.weight'].tensor_split([-2], dim=1)
+        adapted = adapt_input_conv(model.config.in_channels, image, base_chans=image.shape[1])
+        weights['stem.weight'] = torch.cat([adapted, coordinates], dim=1)
+    head = {key: value for key, value in model.state_dict().items() if key.startswith('head.')}
+    fit(model, {**weights, **source.unknown, **head}, name)
+    return weights
 
 
 def _entry_point(name: str) -> Callable[..., Any]:
@@ -58,6 +95,7 @@ def _entry_point(name: str) -> Callable[..., Any]:
             name,
             pretrained,
             arch=name,
+            pretrained_filter_fn=adapt_pretrained,
             feature_cfg={'out_indices': out_indices, 'feature_cls': 'getter'},
             **kwargs,
         )

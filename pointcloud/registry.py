@@ -1,4 +1,4 @@
-"""The registries of the scope ``pointcloud``: a child of each of mmengine's, so that a lookup falls back to its parent."""
+"""The registries of the scope ``pointcloud``: a child of each of mmengine's, to which a lookup falls back."""
 
 from mmengine import registry as mmengine
 

@@ -2,8 +2,12 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# Tests run side by side, one for each core, and so do the tools that they start.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import numpy as np
 import pytest
@@ -48,6 +52,21 @@ class Golden:
 def default_scope():
     """Each test begins without mmengine's default scope: it is the process's, and decides what a bare name means."""
     DefaultScope._instance_dict.clear()
+
+
+class Malicious:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.fixture
+def malicious() -> type[Malicious]:
+    return Malicious
 
 
 @pytest.fixture

@@ -39,26 +39,20 @@ def parse_args() -> argparse.Namespace:
 
 def draw(args: argparse.Namespace) -> None:
     """Draws the samples into one PNG file each."""
-    import torch
     from mmengine.registry import init_default_scope
 
+    from coc_core import checkpoints
     from coc_core.mm.errors import LaunchError
     from coc_core.mm.launch import load_config
-    from coc_core.mm.resuming import check_checkpoint_file
-    from coc_core.mm.strict_loading import state_difference, weights_of
     from pointcloud.registry import DATASETS, MODELS
 
     cfg = load_config(args.config, args.cfg_options)
     if cfg.get('default_scope') != 'pointcloud':
         raise LaunchError(f'{args.config} is no config of a point-cloud model.')
     init_default_scope('pointcloud')
-    check_checkpoint_file(Path(args.checkpoint))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     model = MODELS.build(cfg.model).eval()
-    checkpoint = torch.load(args.checkpoint, map_location='cpu', weights_only=True)
-    difference = state_difference(model, weights_of(checkpoint, args.checkpoint))
-    if difference:
-        raise LaunchError(f'The checkpoint {args.checkpoint} belongs to another model: {difference}.')
+    checkpoints.load(model, args.checkpoint)
     stages = len(model.backbone.stages)
     if not -stages <= args.stage < stages:
         raise LaunchError(f'--stage {args.stage} does not exist: the model has the stages 0 to {stages - 1}.')

@@ -168,6 +168,8 @@ class Environment:
     def build(self) -> None:
         """Bring the environment to the locked state."""
         (self.folder / STAMP).unlink(missing_ok=True)
+        # Of the files as they are now: one that changes while this runs has to be installed the next time.
+        stamp = self.wanted_stamp()
         if not self._works(PYTHON_CHECK):
             shutil.rmtree(self.folder, ignore_errors=True)
             print(f'1/6 creating {self.folder.name}', flush=True)
@@ -183,7 +185,7 @@ class Environment:
         self._alias_mmsegmentation()
         self._install_mmcv(mmcv, requirement[mmcv])
         self.pip('6/6 installing the project', 5, 'install', '--no-deps', '--no-build-isolation', '-e', ROOT)
-        (self.folder / STAMP).write_text(self.wanted_stamp())
+        (self.folder / STAMP).write_text(stamp)
 
     def _create(self) -> None:
         try:

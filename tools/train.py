@@ -49,7 +49,7 @@ def train(args: argparse.Namespace) -> None:
     checkpoint = training.apply_resume(cfg, args)
     runner = launch.build_runner(cfg, args.debug)
     launch.build_loops(runner, ['train', 'val'])
-    training.announce_resume(runner, args.resume, checkpoint)
+    training.announce_start(runner, args.resume, checkpoint)
     runner.train()
 
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from coc_core.checkpoints import from_official
+from coc_core import checkpoints
 from coc_core.mm.errors import LaunchError
+from coc_core.mm.safe_loading import install_safe_loader
 from coc_core.model import ContextCluster, resolve_indices
 from coc_core.variants import CoCConfig, get_config
 
@@ -32,7 +33,8 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
             parts get no gradient and stay in evaluation mode; the norms of the outputs are trained all the same.
         grad_checkpointing: Recompute activations in backward to save memory.
         init_cfg: mmengine's initialisation. ``dict(type='Pretrained', checkpoint=..., prefix=...)`` loads strictly:
-            every weight but the fresh dense norms must come from the file, this project's or a published one.
+            every weight but the fresh dense norms must come from the file, this project's or a published one of
+            any task (`coc_core.checkpoints.load`).
         **overrides: Fields of `CoCConfig` to replace, for example ``center_grid=5`` or ``drop_path_rate=0.1``.
 
     Raises:
@@ -94,8 +96,8 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
         """Initialise as ``init_cfg`` says.
 
         Raises:
-            LaunchError: A pretrained checkpoint is not there, does not hold every weight of this backbone, or holds
-                others.
+            LaunchError: A pretrained checkpoint is not there.
+            CheckpointError: It cannot be read, does not hold every weight of this backbone, or holds others.
         """
         if self.init_cfg is None or self.init_cfg.get('type') != 'Pretrained':
             super().init_weights()
@@ -107,50 +109,14 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
                 'model.backbone.init_cfg.checkpoint=...`, or set model.backbone.init_cfg=None to start from random '
                 'weights.'
             )
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='current')
-        self._load_trunk(select_backbone(checkpoint, self.init_cfg.get('prefix'), path), path)
+        report = checkpoints.fit(self, _read(path), path, prefix=self.init_cfg.get('prefix'))
+        MMLogger.get_current_instance().info(str(report))
         self._is_init = True
 
-    def _load_trunk(self, weights: dict[str, Tensor], path: str) -> None:
-        own = self.state_dict()
-        # A classifier's norm and head and stages that are not built have no place here; dense norms start fresh.
-        unused = ('norm.', 'head.', 'dense_norms.', *(f'stages.{i}.' for i in range(len(self.stages), 99)))
-        kept = {k: v for k, v in weights.items() if k in own or not k.startswith(unused)}
-        missing = [k for k in own if k not in kept and not k.startswith('dense_norms.')]
-        unexpected = [k for k in kept if k not in own]
-        shapes = [
-            f'{k} {list(kept[k].shape)} instead of {list(own[k].shape)}'
-            for k in own
-            if k in kept and kept[k].shape != own[k].shape
-        ]
-        problems = [
-            f'{len(names)} {what} ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""})'
-            for what, names in (('missing', missing), ('unexpected', unexpected), ('of another shape', shapes))
-            if names
-        ]
-        if problems:
-            raise LaunchError(
-                f'The checkpoint {path} does not fit this backbone: {"; ".join(problems)}. '
-                'Use the checkpoint of this arch, or drop init_cfg to start from random weights.'
-            )
-        self.load_state_dict(kept, strict=False)
 
-
-def select_backbone(checkpoint: Mapping[str, Any], prefix: str | None, path: str) -> dict[str, Tensor]:
-    """Return the backbone's weights of a checkpoint of this project or a published one, without prefix.
-
-    Raises:
-        LaunchError: No key of the checkpoint has the prefix, or it holds no Context Cluster.
-    """
-    weights: Mapping[str, Any] = checkpoint
-    for key in ('state_dict', 'model'):
-        if isinstance(weights.get(key), Mapping):
-            weights = weights[key]
-    if prefix is None:
-        prefix = 'backbone.' if any(k.startswith('backbone.') for k in weights) else ''
-    prefix = prefix if not prefix or prefix.endswith('.') else prefix + '.'
-    selected = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    selected = {k: v for k, v in selected.items() if isinstance(v, torch.Tensor)}
-    if not any(k.startswith(('stem.', 'patch_embed.')) for k in selected):
-        raise LaunchError(f'The checkpoint {path} holds no Context Cluster weights under the prefix {prefix!r}.')
-    return from_official(selected) if any(k.startswith('patch_embed.') for k in selected) else selected
+def _read(path: str) -> Any:
+    """A local file, whoever registered the loaders; an address by mmengine's loader for its kind."""
+    if '://' not in path:
+        return checkpoints.read(path)
+    install_safe_loader()
+    return CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='current')

@@ -21,6 +21,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from coc_core.checkpoints import CheckpointError
 from coc_core.mm.checked_pipeline import check_samples
 from coc_core.mm.config_checks import check_option_keys, near_names
 from coc_core.mm.data_checks import check_data
@@ -89,7 +90,7 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     try:
         main(args)
-    except (LaunchError, ImportError) as error:
+    except (LaunchError, CheckpointError, ImportError) as error:
         if args.debug:
             traceback.print_exc()
         # A worker process puts its stack trace before the sentence.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from coc_core.checkpoints.reading import is_whole
 from coc_core.mm.errors import LaunchError
-from coc_core.mm.safe_loading import is_intact
 
 
 def find_checkpoint(work_dir: str) -> Path | None:
@@ -22,7 +22,7 @@ def find_checkpoint(work_dir: str) -> Path | None:
         last = Path(named.read_text(encoding='utf-8').strip())
         # The name is absolute, and folders get moved; the folder itself is what the user named.
         found = [folder / last.name, *([] if last.is_dir() else [last]), *found]
-    return next((path for path in found if path.is_file() and is_intact(path)), None)
+    return next((path for path in found if path.is_file() and is_whole(path)), None)
 
 
 def resume_from(resume: str, work_dir: str) -> Path | None:

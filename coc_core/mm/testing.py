@@ -14,9 +14,9 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from coc_core.mm.checkpoint_hook import CheckpointFitHook
 from coc_core.mm.errors import LaunchError
 from coc_core.mm.resuming import check_checkpoint_file
-from coc_core.mm.strict_loading import StrictLoadHook
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
 _DEFAULT_TTA_MODELS: dict[str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ def apply(cfg: Config, args: argparse.Namespace) -> None:
 
 def prepare_runner(runner: Runner, args: argparse.Namespace) -> None:
     """Has another model's checkpoint refused, and the predictions saved to `--out`."""
-    runner.register_hook(StrictLoadHook(args.checkpoint))
+    runner.register_hook(CheckpointFitHook(args.checkpoint))
     scope = runner.cfg.get('default_scope')
     if not args.out or args.out_item == 'metrics' or scope == 'mmseg':
         return

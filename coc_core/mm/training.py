@@ -8,10 +8,10 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from coc_core.mm.checkpoint_hook import CheckpointFitHook
 from coc_core.mm.config_checks import check_cuda_amp
 from coc_core.mm.errors import LaunchError
 from coc_core.mm.resuming import check_checkpoint_file, resume_from
-from coc_core.mm.strict_loading import StrictLoadHook
 
 
 def apply(cfg: Config, args: argparse.Namespace) -> None:
@@ -56,10 +56,14 @@ def apply_resume(cfg: Config, args: argparse.Namespace) -> Path | None:
     return checkpoint
 
 
-def announce_resume(runner: Runner, resume: str | None, checkpoint: Path | None) -> None:
-    """Says what training goes on from, and has a checkpoint of another model refused."""
+def announce_start(runner: Runner, resume: str | None, checkpoint: Path | None) -> None:
+    """Says what training goes on from; another model's checkpoint is refused, or fitted where it is but a start."""
     if checkpoint is not None:
-        runner.register_hook(StrictLoadHook(str(checkpoint)))
+        runner.register_hook(CheckpointFitHook(str(checkpoint)))
         runner.logger.info(f'Training goes on from {checkpoint}.')
-    elif resume is not None:
+        return
+    if resume is not None:
         runner.logger.info(f'There is no checkpoint in {runner.work_dir} to go on from: training starts afresh.')
+    if runner.cfg.get('load_from'):
+        # Heads for other classes start afresh, for example; the hook says which.
+        runner.register_hook(CheckpointFitHook(runner.cfg.load_from, strict=False))

@@ -1,0 +1,243 @@
+"""Loads a checkpoint of any known origin into a model: completely, or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coc_core.checkpoints.reading import CheckpointError, read
+from coc_core.checkpoints.recognition import Source, recognise
+from coc_core.model import ContextCluster
+
+_CLASSIFIER = ('norm.weight', 'norm.bias', 'head.weight', 'head.bias')
+_STAGE = re.compile(r'^stages\.(\d+)\.(?:downsample\.(?:weight|bias)$|blocks\.\d+\.)')
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `load` did; ``print(report)`` tells it.
+
+    Attributes:
+        name: The checkpoint.
+        origin: Where it comes from, by its content.
+        loaded: Number of tensors that the model took over.
+        translated: What was changed on the way.
+        fresh: The model's names that keep their initial values by design: a dense backbone's norms where the
+            checkpoint is a classifier's, and counters of batches.
+        unused: The checkpoint's names that have no place in the model by design: a classifier's norm and head in a
+            dense backbone, stages that are not built, other parts than the backbone in a bare backbone.
+        denominator: The model's, or None where it has no clustering layers.
+        evidence: What tells that the weights were trained with it.
+        problems: What does not fit, only with ``strict=False``.
+    """
+
+    name: str
+    origin: str
+    loaded: int
+    translated: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
+    denominator: str | None
+    evidence: str
+    problems: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f'{self.name}: {self.origin}', f'  loaded: {self.loaded} tensors']
+        lines += [f'  translated: {step}' for step in self.translated]
+        lines += [f'  {title}: {_listing(names)}' for title, names in _titled(self.fresh, self.unused) if names]
+        if self.denominator:
+            lines.append(f'  denominator: {self.denominator!r} ({self.evidence})')
+        return '\n'.join([*lines, *(f'  does not fit: {problem}' for problem in self.problems)])
+
+
+def _titled(fresh: tuple[str, ...], unused: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return ('starts fresh by design', fresh), ('not used by design', unused)
+
+
+def load(
+    model: nn.Module, path: str | Path, *, strict: bool = True, ema: bool = False, prefix: str | None = None
+) -> Report:
+    """Load a checkpoint file of this project or a published one into a model.
+
+    Published and own checkpoints of all four tasks are recognised by their content. Where the denominator that the
+    weights were trained with can be seen, it must be the model's; where it cannot, the model's is assumed, and the
+    report says so (files of March 2023 need a model built with ``denominator='count'``).
+
+    Args:
+        model: A classifier or dense backbone of `coc_core`, a model of mmpretrain, mmdet or mmseg around one, or a
+            point-cloud classifier.
+        path: A file of torch or safetensors.
+        strict: Everything must fit but what `Report` lists as fresh and unused; False loads what fits.
+        ema: Take the averaged weights that stand beside the others (``state_dict_ema``).
+        prefix: What precedes the backbone's names in the file; by default it is seen from them.
+
+    Raises:
+        CheckpointError: The file cannot be read, or does not fit; the model is as it was.
+    """
+    return fit(model, read(path), str(path), strict=strict, ema=ema, prefix=prefix)
+
+
+def fit(
+    model: nn.Module, checkpoint: Any, name: str, *, strict: bool = True, ema: bool = False, prefix: str | None = None
+) -> Report:
+    """Do as `load` does with what was read from a file; ``name`` is what messages call it."""
+    source = recognise(checkpoint, name, ema=ema, prefix=prefix)
+    own = model.state_dict()
+    clusters = any(key.endswith('mixer.sim_alpha') and key.startswith(('stages.', 'backbone.stages.')) for key in own)
+    if clusters and source.task == 'other':
+        first = ', '.join(list(source.weights)[:3])
+        raise CheckpointError(f'{name} holds no Context Cluster weights: its first names are {first}.')
+    denominator, evidence = agreed_denominator(model, source, name)
+    weights, unused = _place(source, own, model)
+    fresh = _fresh(source, own, weights)
+    problems = [*_mismatches(own, weights), *_left_over(source.unknown)]
+    if problems and strict:
+        raise CheckpointError(_misfit(name, source, problems, own, weights))
+    taken = {k: v for k, v in weights.items() if k not in own or v.shape == own[k].shape}
+    told = {*fresh, *(key for key in weights if key not in taken)}
+    problems += _take_over(model, own, taken, told, lambda found: _misfit(name, source, found, own, weights), strict)
+    return Report(
+        name=name,
+        origin=source.origin,
+        loaded=len(taken.keys() & own.keys()),
+        translated=source.translated,
+        fresh=fresh,
+        unused=unused,
+        denominator=denominator,
+        evidence=evidence,
+        problems=tuple(problems),
+    )
+
+
+def agreed_denominator(model: nn.Module, source: Source, name: str) -> tuple[str | None, str]:
+    """Return the model's denominator (None without clustering layers) and what tells that it is the weights'.
+
+    Raises:
+        CheckpointError: The weights were trained with another.
+    """
+    owns = {module.config.denominator for module in model.modules() if isinstance(module, ContextCluster)}
+    if not owns:
+        return None, ''
+    own: str = owns.pop()
+    trained = source.denominator
+    if trained.name is None:
+        return own, "assumed, as the model was built: the file does not tell. Files of March 2023 need 'count'"
+    if trained.name != own:
+        raise CheckpointError(
+            f'{name} was trained with denominator={trained.name!r} ({trained.evidence}), but the model was built '
+            f'with denominator={own!r}: build it with denominator={trained.name!r}.'
+        )
+    return own, trained.evidence
+
+
+def _place(source: Source, own: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Give weights the model's names; return them and the names that have no place in it by design."""
+    if source.task in ('points', 'other'):
+        return dict(source.weights), ()
+    whole = any(key.startswith('backbone.stages.') for key in own)
+    start = 'backbone.' if whole else ''
+    trunk = next((module for module in model.modules() if isinstance(module, ContextCluster)), None)
+    placed: dict[str, Tensor] = {}
+    unused: list[str] = []
+    for key, value in source.weights.items():
+        in_trunk = key.startswith(('stem.', 'stages.', 'norm.', 'dense_norms.'))
+        name = start + key if in_trunk else key
+        if whole and key.startswith('head.') and 'head.fc.weight' in own:
+            name = key.replace('head.', 'head.fc.', 1)
+        stage = _STAGE.match(key)
+        beyond = stage and trunk is not None and len(trunk.stages) <= int(stage[1]) < trunk.config.num_stages
+        unbuilt = key in _CLASSIFIER and source.task == 'classification'
+        other_part = not whole and not in_trunk and source.task in ('detection', 'segmentation')
+        if name not in own and (beyond or unbuilt or other_part):
+            unused.append(key)
+        else:
+            placed[name] = value
+    return placed, tuple(unused)
+
+
+def _fresh(source: Source, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The model's names that may keep their initial values."""
+    bare = any(key.startswith('stages.') for key in own)
+    no_norms = bare and source.task in ('classification', 'backbone') and not any('dense_norms.' in k for k in weights)
+    return tuple(
+        key
+        for key in own
+        if key not in weights and (key.endswith('num_batches_tracked') or (no_norms and key.startswith('dense_norms.')))
+    )
+
+
+def _mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """What keeps a tensor from being taken over where the name fits."""
+    shared = [(key, own[key], weights[key]) for key in own if key in weights]
+    shapes = [f'{k} {list(w.shape)} where the model has {list(o.shape)}' for k, o, w in shared if w.shape != o.shape]
+    types = [
+        f'{k} {w.dtype} where the model has {o.dtype}'
+        for k, o, w in shared
+        if w.is_floating_point() != o.is_floating_point()
+    ]
+    wild = [k for k, _, w in shared if w.is_floating_point() and not bool(torch.isfinite(w).all())]
+    return _sentences((shapes, 'of another shape'), (types, 'of another type'), (wild, 'not finite'))
+
+
+def _left_over(unknown: Mapping[str, Any]) -> list[str]:
+    return _sentences(([_described(key, value) for key, value in unknown.items()], 'unexpected'))
+
+
+def _take_over(
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    told: Container[str],
+    misfit: Callable[[list[str]], str],
+    strict: bool,
+) -> list[str]:
+    """Load the weights; where names do not fit, strictly leave the model as it was.
+
+    Only loading runs the hooks by which the libraries' modules rename old names.
+    """
+    before = {key: value.clone() for key, value in own.items() if isinstance(value, Tensor)}
+    try:
+        result = model.load_state_dict(dict(weights), strict=False)
+    except RuntimeError as error:
+        model.load_state_dict(before, strict=False)
+        raise CheckpointError(misfit([' '.join(str(error).split())])) from error
+    missing = [_described(key, own[key]) for key in result.missing_keys if key not in told]
+    unexpected = [_described(key, weights.get(key)) for key in result.unexpected_keys]
+    problems = _sentences((missing, 'missing'), (unexpected, 'unexpected'))
+    if problems and strict:
+        model.load_state_dict(before, strict=False)
+        raise CheckpointError(misfit(problems))
+    return problems
+
+
+def _misfit(
+    name: str, source: Source, problems: list[str], own: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> str:
+    whole = any(key.startswith('backbone.stages.') for key in own)
+    advice = 'build the model that the checkpoint belongs to, or name a checkpoint of this one'
+    differing = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    if whole and source.task in ('classification', 'backbone') and 'head.fc.weight' not in own:
+        advice = 'start its backbone from such a file by backbone.init_cfg=dict(type="Pretrained", checkpoint=...)'
+    elif differing and all(re.match(r'head\.(fc\.)?(weight|bias)$', key) for key in differing):
+        classes = len(weights[differing[0]])
+        advice = f'build it with num_classes={classes}, or with num_classes=0 and call reset_classifier after loading'
+    return f'{name} ({source.origin}) does not fit the model: {"; ".join(problems)}. To mend it, {advice}.'
+
+
+def _sentences(*listed: tuple[list[str], str]) -> list[str]:
+    return [f'{len(names)} {what} ({_listing(names)})' for names, what in listed if names]
+
+
+def _described(key: str, value: Any) -> str:
+    return f'{key} {list(value.shape)}' if isinstance(value, Tensor) else f'{key} ({type(value).__name__})'
+
+
+def _listing(names: Iterable[str], shown: int = 3) -> str:
+    names = list(names)
+    return ', '.join(names[:shown]) + (f', and {len(names) - shown} more' if len(names) > shown else '')

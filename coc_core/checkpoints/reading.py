@@ -1,0 +1,154 @@
+"""Reads checkpoint files without running anything they could hold: what is allowed beyond tensors is listed here."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+_NUMPY_SCALARS = (
+    'bool',
+    'int8',
+    'int16',
+    'int32',
+    'int64',
+    'uint8',
+    'uint16',
+    'uint32',
+    'uint64',
+    'float16',
+    'float32',
+    'float64',
+)
+_STATISTICS = ('min', 'max', 'current', 'mean')
+_HISTORY_MODULE = 'mmengine.logging.history_buffer'
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read or does not fit, told in one sentence."""
+
+
+class _HistoryBuffer:
+    """Stands in for mmengine's class of that name where mmengine is not loaded: holds what the file says."""
+
+    def mean(self) -> None:
+        """One of the names by which a pickled HistoryBuffer refers to itself; the others are the same."""
+
+    min = max = current = mean
+
+
+def allowed_types() -> list[Any]:
+    """What torch's weights-only reader may build beyond tensors, none of which can run code from a file.
+
+    These are mmengine's HistoryBuffer, numeric numpy arrays and scalars (under the module names of numpy 1 and 2)
+    and argparse.Namespace.
+    """
+    rebuild = np.zeros(1).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    allowed: list[Any] = [
+        (_history_buffer(), f'{_HISTORY_MODULE}.HistoryBuffer'),
+        argparse.Namespace,
+        np.ndarray,
+        np.dtype,
+    ]
+    allowed += [type(np.dtype(name)) for name in _NUMPY_SCALARS]
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        allowed += [(rebuild, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
+    # Real getattr on the list would let a file reach any attribute; pickle protocol 2 says __builtin__.
+    return [*allowed, (_history_statistic, 'builtins.getattr'), (_history_statistic, '__builtin__.getattr')]
+
+
+def _history_buffer() -> Any:
+    return getattr(sys.modules.get(_HISTORY_MODULE), 'HistoryBuffer', _HistoryBuffer)
+
+
+def _history_statistic(owner: object, name: str) -> Callable[..., Any]:
+    """Stands in for `getattr`, by which a pickled HistoryBuffer names its own statistics methods."""
+    if owner is not _history_buffer() or name not in _STATISTICS:
+        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed in a checkpoint')
+    method: Callable[..., Any] = getattr(owner, name)
+    return method
+
+
+def read(path: str | Path, map_location: Any = 'cpu') -> Any:
+    """Read a checkpoint: a file of torch (zipped or of the older format) or of safetensors, told apart by content.
+
+    Args:
+        path: The file.
+        map_location: The device of the tensors, as `torch.load` takes it.
+
+    Returns:
+        What was saved; of safetensors ``{'state_dict': tensors, 'meta': the file's metadata}``.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, zero-filled, no checkpoint, or holds something that is not
+            on the allow-list.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise CheckpointError(f'{file} is a folder, where a checkpoint file is expected.')
+    if not file.is_file():
+        raise CheckpointError(f'The checkpoint {file} does not exist.')
+    with file.open('rb') as stream:
+        start = stream.read(4096)
+    if not start.strip(b'\0'):
+        raise CheckpointError(f'The file {file} is no checkpoint, or is damaged: it is empty or begins with zeros.')
+    if start[8:9] == b'{':
+        return _read_safetensors(file, map_location)
+    try:
+        if zipfile.is_zipfile(file):
+            _check_sums(file)
+        # What is allowed already must stay so: leaving the context forbids all that it allowed.
+        known = torch.serialization.get_safe_globals()
+        with torch.serialization.safe_globals([kind for kind in allowed_types() if kind not in known]):
+            return torch.load(file, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if is_whole(file):
+            raise CheckpointError(
+                f'The checkpoint {file} holds more than weights and was not read: {_reason(error)}'
+            ) from error
+        raise CheckpointError(f'The file {file} is no checkpoint, or is damaged.') from error
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f'The file {file} is no checkpoint, or is damaged.') from error
+
+
+def _read_safetensors(file: Path, map_location: Any) -> dict[str, Any]:
+    device = 'cpu' if map_location is None else map_location
+    try:
+        with safetensors.safe_open(file, framework='pt') as opened:
+            meta = opened.metadata() or {}
+        tensors = safetensors.torch.load_file(file, device=str(device))
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f'The file {file} is no checkpoint, or is damaged: {error}.') from error
+    return {'state_dict': tensors, 'meta': meta}
+
+
+def _check_sums(file: Path) -> None:
+    """Compares every part of an archive with its checksum: torch itself does not notice overwritten weights."""
+    with zipfile.ZipFile(file) as archive:
+        # Torch writes zero for all of them where checksums are switched off.
+        if any(part.CRC for part in archive.infolist()) and archive.testzip() is not None:
+            raise OSError('checksum')
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a file is a whole torch archive: a torn one lacks the directory that is written last."""
+    return zipfile.is_zipfile(path)
+
+
+def _reason(error: BaseException) -> str:
+    """Torch's message without its advice to switch weights-only off."""
+    reasons = [line.strip() for line in str(error).splitlines() if 'WeightsUnpickler error:' in line]
+    text = reasons[0].split('WeightsUnpickler error:')[1].strip() if reasons else str(error).splitlines()[0]
+    return text.split('. Please use')[0].split(' was not an allowed global')[0].rstrip('.') + '.'
