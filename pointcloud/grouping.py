@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._higher_order_ops.scan import scan
 
 
 @torch.no_grad()
@@ -34,6 +35,8 @@ def farthest_point_sample(points_BN3: Tensor, count: int) -> Tensor:
 
         kernel_BS: Tensor = furthest_point_sample(points_BN3.contiguous(), count)
         return kernel_BS.long()
+    if torch.compiler.is_exporting():
+        return _sample_in_graph(points_BN3, count)
     batch, _, _ = points_BN3.shape
     rows = torch.arange(batch, device=points_BN3.device)
     distances_BN = torch.full_like(points_BN3[..., 0], torch.inf)
@@ -43,6 +46,23 @@ def farthest_point_sample(points_BN3: Tensor, count: int) -> Tensor:
         distances_BN = torch.minimum(distances_BN, (points_BN3 - last_B13).square().sum(dim=-1))
         picked_BS[:, i] = distances_BN.argmax(dim=1)
     return picked_BS
+
+
+def _sample_in_graph(points_BN3: Tensor, count: int) -> Tensor:
+    """The same as one operator with a loop inside: unrolled, an exported graph has thousands of nodes."""
+
+    def step(carry: tuple[Tensor, Tensor], _: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        distances_BN, last_B = carry
+        last_B13 = points_BN3.gather(1, last_B[:, None, None].expand(-1, 1, 3))
+        distances_BN = torch.minimum(distances_BN, (points_BN3 - last_B13).square().sum(dim=-1))
+        picked_B = distances_BN.argmax(dim=1)
+        return (distances_BN, picked_B), picked_B.clone()
+
+    far_BN = torch.full_like(points_BN3[..., 0], torch.inf)
+    first_B = torch.zeros_like(points_BN3[:, 0, 0], dtype=torch.int64)
+    steps = torch.zeros(count - 1, device=points_BN3.device)
+    _, picked_SB = scan(step, (far_BN, first_B), steps, dim=0)
+    return torch.cat([first_B[None], picked_SB]).t()
 
 
 @cache

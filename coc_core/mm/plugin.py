@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmengine.registry import Registry
 
-from coc_core.mm import progress  # noqa: F401  registers the progress bar
+from coc_core.mm import layer_decay, progress  # noqa: F401  registers them
 from coc_core.mm.backbone import ContextClusterBackbone
 from coc_core.mm.safe_loading import install_safe_loader
 
