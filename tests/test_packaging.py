@@ -19,6 +19,8 @@ def test_the_wheel_carries_packages_configs_and_tools(tmp_path):
     for folder in ('configs', 'tools'):
         sources = {str(p.relative_to(ROOT)) for s in ('*.py', '*.sh') for p in (ROOT / folder).rglob(s)}
         assert {f'coc_core/.mim/{name}' for name in sources} <= names
+    metafiles = {str(p.relative_to(ROOT)) for p in (ROOT / 'configs').rglob('metafile.yml')} | {'model-index.yml'}
+    assert len(metafiles) == 5 and {f'coc_core/.mim/{name}' for name in metafiles} <= names
 
 
 def test_nothing_imports_tools():

@@ -46,6 +46,7 @@ def test(args: argparse.Namespace) -> None:
     testing.prepare_runner(runner, args)
     metrics = runner.test()
     testing.save_metrics(metrics, args)
+    testing.compare_with_zoo(runner, metrics, args.config)
 
 
 def main() -> int:

@@ -64,17 +64,46 @@ def convert(
     known = source.denominator.name
     if denominator is not None and known not in (None, denominator):
         raise CheckpointError(f'{path} was trained with denominator={known!r}: {source.denominator.evidence}.')
-    meta = {'origin': source.origin, 'task': source.task}
-    if source.task in _IMAGE_TASKS and (known or denominator):
-        meta['denominator'] = str(known or denominator)
-    if source.denominator.first_generation:
-        meta['mlp'] = FIRST_GENERATION
+    meta = _metadata(source)
+    if source.task in _IMAGE_TASKS and denominator:
+        meta['denominator'] = denominator
     _save(_in_form(source, form), meta, out, form)
     lines = [f'{path}: {source.origin}', *(f'  translated: {step}' for step in source.translated)]
     if source.task in _IMAGE_TASKS:
         lines.append(f'  variants of these shapes: {", ".join(_variants(source.weights)) or "none that is published"}')
         lines.append(f'  denominator: {meta.get("denominator", "not known, not recorded (say it with --denominator)")}')
     return '\n'.join([*lines, f'{out}: {form}, {len(source.weights)} tensors of this project'])
+
+
+def in_library_names(checkpoint: Any, name: str) -> Any:
+    """Return a checkpoint as the mm* packages and `pointcloud` name it, for their own loaders.
+
+    Published checkpoints and classifiers of `coc_core.create_model` are renamed; any other object comes back as it is.
+    """
+    try:
+        source = recognise(checkpoint, name)
+    except CheckpointError:
+        return checkpoint
+    form = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': 'mmseg', 'points': 'pth'}
+    if source.task not in form or not (source.published or source.task == 'classification'):
+        return checkpoint
+    weights = {**_in_form(source, form[source.task]), **source.unknown}
+    if not source.published and weights.keys() == checkpoint.get('state_dict', checkpoint).keys():
+        return checkpoint
+    rest = checkpoint if 'state_dict' in checkpoint else {}
+    meta = rest.get('meta')
+    kept = meta if isinstance(meta, Mapping) else {}
+    return {**rest, 'state_dict': weights, 'meta': {**kept, **_metadata(source)}}
+
+
+def _metadata(source: Source) -> dict[str, str]:
+    """What a new file must say, as `recognise` reads it again."""
+    meta = {'origin': source.origin, 'task': source.task}
+    if source.denominator.name:
+        meta['denominator'] = source.denominator.name
+    if source.denominator.first_generation:
+        meta['mlp'] = FIRST_GENERATION
+    return meta
 
 
 def _check(source: Source, name: str, form: str, out: Path, overwrite: bool) -> None:

@@ -96,7 +96,7 @@ def fit(
     denominator, evidence = agreed_denominator(model, source, name)
     weights, unused = _place(source, own, model)
     fresh = _fresh(source, own, weights)
-    problems = [*_mismatches(own, weights), *_left_over(source.unknown)]
+    problems = [*_mismatches(own, weights, finite=source.task != 'other'), *_left_over(source.unknown)]
     if problems and strict:
         raise CheckpointError(_misfit(name, source, problems, own, weights))
     taken = {k: v for k, v in weights.items() if k not in own or v.shape == own[k].shape}
@@ -172,8 +172,8 @@ def _fresh(source: Source, own: Mapping[str, Tensor], weights: Mapping[str, Tens
     )
 
 
-def _mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """What keeps a tensor from being taken over where the name fits."""
+def _mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, finite: bool) -> list[str]:
+    """What keeps a tensor from being taken over where the name fits; other models may hold masks of infinity."""
     shared = [(key, own[key], weights[key]) for key in own if key in weights]
     shapes = [f'{k} {list(w.shape)} where the model has {list(o.shape)}' for k, o, w in shared if w.shape != o.shape]
     types = [
@@ -181,7 +181,7 @@ def _mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> lis
         for k, o, w in shared
         if w.is_floating_point() != o.is_floating_point()
     ]
-    wild = [k for k, _, w in shared if w.is_floating_point() and not bool(torch.isfinite(w).all())]
+    wild = [k for k, _, w in shared if finite and w.is_floating_point() and not bool(torch.isfinite(w).all())]
     return _sentences((shapes, 'of another shape'), (types, 'of another type'), (wild, 'not finite'))
 
 

@@ -24,6 +24,7 @@ _TASKS = (
     ('segmentation', re.compile(r'^(decode_head|auxiliary_head)\.')),
 )
 FIRST_GENERATION = '1x1 convolutions'
+_CONVERTED = ', converted'
 _CLASSIFIER_HEAD = re.compile(r'^head\.fc\.')
 
 
@@ -89,8 +90,9 @@ def recognise(checkpoint: Any, name: str, *, ema: bool = False, prefix: str | No
         if prefix:
             raise CheckpointError(_none_under(prefix, name, bare))
         return Source('checkpoint of another model', False, 'other', dict(bare), others, tuple(steps))
+    recorded = _recorded_origin(checkpoint)
     if kind in (_PUBLISHED_POINTS, _POINTS):
-        return _points(kind is _PUBLISHED_POINTS, bare, others, steps)
+        return _points(kind is _PUBLISHED_POINTS, bare, others, steps, recorded)
     published = kind is _PUBLISHED_IMAGE
     start = kinds[kind].most_common(1)[0][0] if prefix is None else prefix.rstrip('.') + '.' if prefix else ''
     if start not in kinds[kind]:
@@ -99,7 +101,7 @@ def recognise(checkpoint: Any, name: str, *, ema: bool = False, prefix: str | No
     parts = {k: v for k, v in bare.items() if not k.startswith(start)}
     if start and prefix is None and not start.startswith('backbone.'):
         steps.append(f'prefix {start!r} dropped')
-    return _image(published, trunk, parts, others, steps, _recorded_denominator(checkpoint))
+    return _image(published, trunk, parts, others, steps, recorded, _recorded_denominator(checkpoint))
 
 
 def _unwrap(checkpoint: Any, name: str, ema: bool) -> Mapping[str, Any]:
@@ -127,9 +129,19 @@ def _none_under(prefix: str, name: str, weights: Mapping[str, Tensor]) -> str:
     return f'{name} holds no Context Cluster weights under the prefix {prefix!r}: its first names are {first}.'
 
 
-def _points(published: bool, weights: Mapping[str, Tensor], others: dict[str, Any], steps: list[str]) -> Source:
+def _recorded_origin(checkpoint: Mapping[str, Any]) -> str | None:
+    meta = checkpoint.get('meta')
+    origin = meta.get('origin') if isinstance(meta, Mapping) else None
+    return origin if not isinstance(origin, str) or origin.endswith(_CONVERTED) else origin + _CONVERTED
+
+
+def _points(
+    published: bool, weights: Mapping[str, Tensor], others: dict[str, Any], steps: list[str], recorded: str | None
+) -> Source:
     if not published:
-        return Source('point-cloud checkpoint of this project', False, 'points', dict(weights), others, tuple(steps))
+        return Source(
+            recorded or 'point-cloud checkpoint of this project', False, 'points', dict(weights), others, tuple(steps)
+        )
     translated, unknown = translate(weights)
     steps.append('published names; convolutions of kernel 1 to matrices')
     left = {**{key: weights[key] for key in unknown}, **others}
@@ -142,6 +154,7 @@ def _image(
     parts: dict[str, Tensor],
     others: dict[str, Any],
     steps: list[str],
+    recorded: str | None,
     denominator: Denominator,
 ) -> Source:
     unknown: dict[str, Any] = dict(others)
@@ -163,7 +176,7 @@ def _image(
         task = 'classification' if any(k.startswith(('norm.', 'head.')) for k in weights) else 'backbone'
     library = {'detection': ' of mmdet 2.x', 'segmentation': ' of mmseg 0.x'}.get(task, '')
     origin = f'published {task} checkpoint{library}' if published else f'{task} checkpoint of this project'
-    return Source(origin, published, task, {**weights, **parts}, unknown, tuple(steps), denominator)
+    return Source(recorded or origin, published, task, {**weights, **parts}, unknown, tuple(steps), denominator)
 
 
 def _recorded_denominator(checkpoint: Mapping[str, Any]) -> Denominator:

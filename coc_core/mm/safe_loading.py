@@ -11,11 +11,12 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.logging import history_buffer  # noqa: F401  known to `allowed_types` from now on
 from mmengine.runner import CheckpointLoader
 
+from coc_core.checkpoints.conversion import in_library_names
 from coc_core.checkpoints.reading import allowed_types, read
 
 
 def install_safe_loader() -> None:
-    """Make mmengine read every checkpoint weights-only, from a disk or from the web.
+    """Make mmengine read every checkpoint weights-only, from a disk or from the web, and under the libraries' names.
 
     OneDL's own loader falls back to plain pickle where the weights-only reader refuses a file, and both families read
     what they download by plain pickle. Upstream's resume needs the allow-list in torch itself.
@@ -28,7 +29,7 @@ def install_safe_loader() -> None:
 
 def load_from_local_weights_only(filename: str, map_location: Any = None) -> Any:
     """The loader of files that `install_safe_loader` gives to mmengine."""
-    return read(filename, map_location)
+    return in_library_names(read(filename, map_location), filename)
 
 
 def load_from_http_weights_only(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
@@ -39,4 +40,4 @@ def load_from_http_weights_only(filename: str, map_location: Any = None, model_d
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(filename, str(file))
     barrier()
-    return read(file, map_location)
+    return in_library_names(read(file, map_location), filename)

@@ -71,6 +71,18 @@ def save_metrics(metrics: dict[str, float], args: argparse.Namespace) -> None:
         mmengine.dump(metrics, args.out)
 
 
+def compare_with_zoo(runner: Runner, metrics: dict[str, float], config: str) -> None:
+    """Puts the metrics beside what the model zoo says of this config (``metafile.yml`` in its folder), if it does."""
+    path = Path(config).with_name('metafile.yml')
+    entries = mmengine.load(path)['Models'] if path.is_file() else []
+    entry = next((entry for entry in entries if entry['Name'] == Path(config).stem and entry.get('Results')), None)
+    if entry is None:
+        return
+    measured = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
+    listed = ', '.join(f'{k} {v}' for result in entry['Results'] for k, v in result['Metrics'].items())
+    runner.logger.info(f'This test: {measured}. Model zoo: {listed} ({entry["Metadata"]["Source"]}).')
+
+
 def _check_out(cfg: Config, args: argparse.Namespace) -> None:
     if args.out_item and not args.out:
         raise LaunchError('--out-item needs --out FILE.')

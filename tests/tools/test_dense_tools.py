@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from coc_core import create_model
+from coc_core.checkpoints import to_official
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
@@ -47,9 +48,11 @@ class Small:
         tool = ROOT / 'tools' / 'make_digits_data.py'
         run(tool, '--out', folder / 'data', '--layout', 'coco', 'ade20k', '--scenes', '8', '4')
         weights = create_model('coc_tiny', num_classes=10, layer_scale_init=0.1).state_dict()
-        # As mmpretrain saves it: the backbone under its prefix, the head under another's.
-        renamed = {k if k.startswith('head.') else f'backbone.{k}': v for k, v in weights.items()}
-        torch.save({'state_dict': renamed, 'meta': {}}, folder / 'classifier.pth')
+        # For segmentation as mmpretrain saves it, for detection as the published code does.
+        renamed = {k.replace('head.', 'head.fc.') if 'head.' in k else f'backbone.{k}': v for k, v in weights.items()}
+        torch.save({'state_dict': renamed, 'meta': {}}, folder / 'mmseg.pth')
+        torch.save({'state_dict': to_official(weights), 'epoch': 309}, folder / 'mmdet.pth')
+        self.start = weights
 
     def options(self, scope, *more, training=False):
         data = self.folder / 'data' / {'mmdet': 'coco', 'mmseg': 'ade20k'}[scope]
@@ -67,7 +70,7 @@ class Small:
             )
         options += [f'{phase}_dataloader.num_workers=0' for phase in phases]
         options += [f'{phase}_dataloader.persistent_workers=False' for phase in phases]
-        return ['--cfg-options', *options, f'model.backbone.init_cfg.checkpoint={self.folder}/classifier.pth', *more]
+        return ['--cfg-options', *options, f'model.backbone.init_cfg.checkpoint={self.folder}/{scope}.pth', *more]
 
     def work_dir(self, scope):
         return self.folder / scope
@@ -95,13 +98,14 @@ def last_validation(work_dir):
 
 @pytest.mark.parametrize('scope', SCOPES)
 def test_pretrained_trunk_is_what_training_started_from(small, scope):
-    start = torch.load(small.folder / 'classifier.pth')['state_dict']
+    origin = {'mmdet': 'published classification checkpoint', 'mmseg': 'classification checkpoint of this project'}
     log = next(small.work_dir(scope).glob('*/*.log')).read_text()
-    assert 'classifier.pth' in log
+    assert f'{scope}.pth: {origin[scope]}' in log
+    assert 'starts fresh by design: dense_norms.0.weight' in log and 'not used by design: norm.weight' in log
     trained = torch.load(small.checkpoint(scope), weights_only=False)['state_dict']
-    key = 'backbone.stages.3.blocks.1.mlp.fc1.weight'
     # Two warm-up steps hardly move a weight; another initialisation would be nowhere near.
-    assert (trained[key] - start[key]).abs().max() < 1e-3 < (start[key] - torch.zeros(1)).abs().max()
+    for key in ('stages.3.blocks.1.mlp.fc1.weight', 'stages.0.blocks.0.mixer.points_values.weight'):
+        assert (trained[f'backbone.{key}'] - small.start[key]).abs().max() < 1e-3 < small.start[key].abs().max()
 
 
 @pytest.mark.parametrize('scope', SCOPES)
