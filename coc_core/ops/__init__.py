@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coc_core.ops.common import CenterMap, Grid, RegionLayout, check_denominator, pool_centers, similarity_logits
+from coc_core.ops.common import HALF, CenterMap, Grid, RegionLayout, check_denominator, pool_centers, similarity_logits
 from coc_core.ops.matmul import cluster_matmul
+from coc_core.ops.recompute import cluster_recompute
 from coc_core.ops.reference import cluster_reference
 
 __all__ = ['IMPLEMENTATIONS', 'assign', 'check_denominator', 'check_impl', 'cluster']
 
-IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {'reference': cluster_reference, 'matmul': cluster_matmul}
-
-_HALF = (torch.float16, torch.bfloat16)
+IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    'reference': cluster_reference,
+    'matmul': cluster_matmul,
+    'recompute': cluster_recompute,
+}
 
 
 def check_impl(impl: str) -> None:
@@ -54,7 +57,8 @@ def cluster(
         region_grid: Regions in the map, an int or (rows, columns); must divide H and W.
         denominator: ``'similarity'`` as above; ``'count'`` divides by 1 + the number of points of the cluster, as
             the weights published in March 2023 need it.
-        impl: ``'auto'``, or ``'reference'`` (literal) or ``'matmul'`` (fast).
+        impl: ``'reference'`` (literal), ``'matmul'`` (fast, plain operators), ``'recompute'`` (the same with less
+            memory in training, without ``center_map``), or ``'auto'``, which is ``'matmul'``.
         center_map: Applied to what the centers hold, [..., D'] -> [..., D''], before it is handed back. A center
             holds a weighted mean: an affine map of all values may as well be applied to the centers alone, which are
             fewer; and so may a linear map of the output.
@@ -69,9 +73,12 @@ def cluster(
         raise ValueError(f'points {list(points.shape)} and values {list(values.shape)} must be maps of the same size.')
     check_denominator(denominator)
     check_impl(impl)
-    implementation = IMPLEMENTATIONS['matmul' if impl == 'auto' else impl]
     options: dict[str, Any] = {'center_grid': center_grid, 'region_grid': region_grid, 'denominator': denominator}
-    if points.dtype in _HALF:
+    implementation = IMPLEMENTATIONS['matmul' if impl == 'auto' else impl]
+    if impl == 'recompute':
+        # It keeps half-precision inputs as they are.
+        return implementation(points, values, alpha, beta, **options, center_map=center_map)
+    if points.dtype in HALF:
         options['center_map'] = _as_outside(center_map, values)
         with torch.autocast(points.device.type, enabled=False):
             mixed = implementation(points.float(), values.float(), alpha.float(), beta.float(), **options)
@@ -110,7 +117,7 @@ def assign(points: Tensor, alpha: Tensor, beta: Tensor, *, center_grid: Grid, re
         ValueError: ``points`` is not of rank 5 or does not divide into regions.
     """
     layout = RegionLayout.of(points, region_grid)
-    points_GND = layout.split(points.float() if points.dtype in _HALF else points)
+    points_GND = layout.split(points.float() if points.dtype in HALF else points)
     with torch.autocast(points.device.type, enabled=False):
         centers_GMD = pool_centers(points_GND, layout, center_grid)
         z_GMN = similarity_logits(points_GND, centers_GMD, alpha.to(points_GND.dtype), beta.to(points_GND.dtype))

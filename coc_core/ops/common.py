@@ -16,8 +16,14 @@ from torch import Tensor
 Grid = int | tuple[int, int]
 CenterMap = Callable[[Tensor], Tensor]
 
+HALF = (torch.float16, torch.bfloat16)
 DENOMINATORS = ('similarity', 'count')
 NORM_EPS = 1e-12
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """Return the precision that is computed in: float32 for half precision, else the tensor's own."""
+    return torch.float32 if x.dtype in HALF else x.dtype
 
 
 def as_pair(grid: Grid, name: str) -> tuple[int, int]:

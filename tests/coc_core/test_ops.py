@@ -87,24 +87,26 @@ def test_zero_vectors_and_saturated_sigmoids_stay_finite(impl):
         assert all(t.isfinite().all() for t in run(tensors, upstream, (1, 4, 4, 1, 8, 2, 1), impl=impl))
 
 
+@pytest.mark.parametrize('impl', FAST)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype):
+def test_half_precision_is_computed_in_float32(dtype, impl):
     shape = (2, 8, 12, 2, 24, 2, 2)
     tensors, upstream = inputs(shape)
     halves = [t.detach().to(dtype) for t in tensors]
-    got = run(halves, upstream.to(dtype), shape)
+    got = run(halves, upstream.to(dtype), shape, impl=impl)
     want = run([t.double() for t in halves], upstream.to(dtype).double(), shape, impl='reference')
     for g, w in zip(got[:3], want[:3], strict=True):
         assert g.dtype == dtype
         assert_close(g.double(), w, rtol=2 * torch.finfo(dtype).eps, atol=1e-4)
 
 
-def test_any_strides():
+@pytest.mark.parametrize('impl', FAST)
+def test_any_strides(impl):
     shape = (2, 8, 12, 2, 24, 2, 2)
     tensors, upstream = inputs(shape)
     fused = torch.stack(tensors[:2], dim=3).detach()
     views = [*fused.unbind(dim=3), *tensors[2:]]
-    for got, want in zip(run(views, upstream, shape), run(tensors, upstream, shape), strict=True):
+    for got, want in zip(run(views, upstream, shape, impl=impl), run(tensors, upstream, shape, impl=impl), strict=True):
         assert torch.equal(got, want)
 
 
