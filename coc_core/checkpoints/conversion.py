@@ -15,6 +15,7 @@ from coc_core.checkpoints.official import to_official
 from coc_core.checkpoints.reading import CheckpointError, read
 from coc_core.checkpoints.recognition import FIRST_GENERATION, Source, recognise
 from coc_core.model import ContextCluster
+from coc_core.ops import check_denominator
 from coc_core.variants import VARIANTS, CoCConfig
 
 _IMAGE_TASKS = ('classification', 'detection', 'segmentation', 'backbone')
@@ -57,11 +58,14 @@ def convert(
 
     Raises:
         CheckpointError: The checkpoint cannot be read, is not complete, or cannot have this form; nothing is written.
+        ValueError: The denominator is unknown.
     """
     out = Path(out).expanduser()
     source = recognise(read(path), str(path), ema=ema)
     _check(source, str(path), form, out, overwrite)
     known = source.denominator.name
+    if denominator is not None:
+        check_denominator(denominator)
     if denominator is not None and known not in (None, denominator):
         raise CheckpointError(f'{path} was trained with denominator={known!r}: {source.denominator.evidence}.')
     meta = _metadata(source)
@@ -118,6 +122,8 @@ def _check(source: Source, name: str, form: str, out: Path, overwrite: bool) -> 
     suffixes = {'safetensors': (_SAFETENSORS,), 'timm': (_SAFETENSORS, '.pth')}.get(form, ('.pth',))
     if out.suffix not in suffixes:
         raise CheckpointError(f'{out} does not go with the form {form!r}: let its name end in {" or ".join(suffixes)}.')
+    if out.is_dir():
+        raise CheckpointError(f'{out} is a folder: name a file.')
     if out.exists() and not overwrite:
         raise CheckpointError(f'{out} exists already: remove it, or allow it to be replaced with --force.')
     if not out.parent.is_dir():

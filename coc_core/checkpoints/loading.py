@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from coc_core.checkpoints.reading import CheckpointError, read
 from coc_core.checkpoints.recognition import Source, recognise
 from coc_core.model import ContextCluster
+from coc_core.ops.common import DENOMINATORS
 
 _CLASSIFIER = ('norm.weight', 'norm.bias', 'head.weight', 'head.bias')
 _STAGE = re.compile(r'^stages\.(\d+)\.(?:downsample\.(?:weight|bias)$|blocks\.\d+\.)')
@@ -31,7 +32,8 @@ class Report:
         fresh: The model's names that keep their initial values by design: a dense backbone's norms where the
             checkpoint is a classifier's, and counters of batches.
         unused: The checkpoint's names that have no place in the model by design: a classifier's norm and head in a
-            dense backbone, stages that are not built, other parts than the backbone in a bare backbone.
+            dense backbone, stages that are not built and norms of outputs that are not asked for, other parts than
+            the backbone in a bare backbone.
         denominator: The model's, or None where it has no clustering layers.
         evidence: What tells that the weights were trained with it.
         problems: What does not fit, only with ``strict=False``.
@@ -88,7 +90,10 @@ def fit(
 ) -> Report:
     """Do as `load` does with what was read from a file; ``name`` is what messages call it."""
     source = recognise(checkpoint, name, ema=ema, prefix=prefix)
+    model = _unwrapped(model)
     own = model.state_dict()
+    if any(value.is_meta for value in own.values() if isinstance(value, Tensor)):
+        raise CheckpointError(f'{name} cannot be loaded into a model on the meta device: call model.to_empty first.')
     clusters = any(key.endswith('mixer.sim_alpha') and key.startswith(('stages.', 'backbone.stages.')) for key in own)
     if clusters and source.task == 'other':
         first = ', '.join(list(source.weights)[:3])
@@ -115,6 +120,13 @@ def fit(
     )
 
 
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model within what parallel training and `torch.compile` put around it."""
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(model, '_orig_mod'):
+        model = model._orig_mod if hasattr(model, '_orig_mod') else model.module  # type: ignore[assignment]
+    return model
+
+
 def agreed_denominator(model: nn.Module, source: Source, name: str) -> tuple[str | None, str]:
     """Return the model's denominator (None without clustering layers) and what tells that it is the weights'.
 
@@ -128,6 +140,10 @@ def agreed_denominator(model: nn.Module, source: Source, name: str) -> tuple[str
     trained = source.denominator
     if trained.name is None:
         return own, "assumed, as the model was built: the file does not tell. Files of March 2023 need 'count'"
+    if trained.name not in DENOMINATORS:
+        raise CheckpointError(
+            f'{name} records the denominator {trained.name!r}: it is none of {", ".join(DENOMINATORS)}.'
+        )
     if trained.name != own:
         raise CheckpointError(
             f'{name} was trained with denominator={trained.name!r} ({trained.evidence}), but the model was built '
@@ -154,7 +170,9 @@ def _place(source: Source, own: Mapping[str, Tensor], model: nn.Module) -> tuple
         beyond = stage and trunk is not None and len(trunk.stages) <= int(stage[1]) < trunk.config.num_stages
         unbuilt = key in _CLASSIFIER and source.task == 'classification'
         other_part = not whole and not in_trunk and source.task in ('detection', 'segmentation')
-        if name not in own and (beyond or unbuilt or other_part):
+        norm = re.match(r'dense_norms\.(\d+)\.', key)
+        unread = norm and trunk is not None and trunk.dense_indices and int(norm[1]) < trunk.config.num_stages
+        if name not in own and (beyond or unbuilt or other_part or (unread and not whole)):
             unused.append(key)
         else:
             placed[name] = value
@@ -177,12 +195,18 @@ def _mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, fin
     shared = [(key, own[key], weights[key]) for key in own if key in weights]
     shapes = [f'{k} {list(w.shape)} where the model has {list(o.shape)}' for k, o, w in shared if w.shape != o.shape]
     types = [
-        f'{k} {w.dtype} where the model has {o.dtype}'
+        f'{k} {_kind(w)} where the model has {_kind(o)}'
         for k, o, w in shared
-        if w.is_floating_point() != o.is_floating_point()
+        if w.is_floating_point() != o.is_floating_point() or w.is_meta or w.layout != o.layout
     ]
+    finite = finite and not types
     wild = [k for k, _, w in shared if finite and w.is_floating_point() and not bool(torch.isfinite(w).all())]
     return _sentences((shapes, 'of another shape'), (types, 'of another type'), (wild, 'not finite'))
+
+
+def _kind(value: Tensor) -> str:
+    words = (str(value.dtype), *(['meta'] if value.is_meta else []), str(value.layout))
+    return ' '.join(word.removeprefix('torch.') for word in words if word != 'torch.strided')
 
 
 def _left_over(unknown: Mapping[str, Any]) -> list[str]:

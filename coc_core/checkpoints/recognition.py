@@ -89,7 +89,7 @@ def recognise(checkpoint: Any, name: str, *, ema: bool = False, prefix: str | No
     if not kinds[kind]:
         if prefix:
             raise CheckpointError(_none_under(prefix, name, bare))
-        return Source('checkpoint of another model', False, 'other', dict(bare), others, tuple(steps))
+        return Source('checkpoint without a Context Cluster', False, 'other', dict(bare), others, tuple(steps))
     recorded = _recorded_origin(checkpoint)
     if kind in (_PUBLISHED_POINTS, _POINTS):
         return _points(kind is _PUBLISHED_POINTS, bare, others, steps, recorded)

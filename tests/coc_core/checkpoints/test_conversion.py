@@ -145,6 +145,14 @@ def test_impossible_wishes_are_refused(classifier, tmp_path, form, name, options
     assert [path.name for path in tmp_path.iterdir()] == ['published.pth']
 
 
+def test_a_folder_or_an_unknown_denominator_is_refused(classifier, tmp_path):
+    (tmp_path / 'a.pth').mkdir()
+    with pytest.raises(CheckpointError, match='is a folder: name a file'):
+        convert(classifier, tmp_path / 'a.pth', 'pth', overwrite=True)
+    with pytest.raises(ValueError, match="denominator='sum' is unknown"):
+        convert(classifier, tmp_path / 'b.pth', 'pth', denominator='sum')
+
+
 def test_a_denominator_that_the_file_contradicts_is_refused(golden, tmp_path):
     state = golden('classify_coc_tiny').official_state_dict('coc_tiny')
     torch.save(first_generation(state), tmp_path / 'in.pth')

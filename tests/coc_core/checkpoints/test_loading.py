@@ -182,6 +182,45 @@ def test_files_without_a_context_cluster_are_named(content):
         fit(toy(), content, 'a.pth')
 
 
+@pytest.mark.parametrize(
+    ('change', 'sentence'),
+    [
+        (lambda value: value.to_sparse(), 'head.weight float32 sparse_coo where the model has float32'),
+        (lambda value: value.to('meta'), 'head.weight float32 meta where the model has float32'),
+        (lambda value: value.to(torch.complex64), 'head.weight complex64 where the model has float32'),
+    ],
+)
+def test_tensors_of_other_kinds_are_refused(change, sentence):
+    state = toy().state_dict()
+    with pytest.raises(CheckpointError, match=sentence):
+        fit(toy(), {**state, 'head.weight': change(state['head.weight'])}, 'a.pth')
+
+
+def test_a_model_without_memory_is_refused():
+    with pytest.raises(CheckpointError, match='meta device: call model.to_empty first'):
+        fit(toy().to('meta'), toy().state_dict(), 'a.pth')
+
+
+@pytest.mark.parametrize('wrap', [torch.nn.DataParallel, torch.compile])
+def test_wrapped_models_and_their_checkpoints(wrap):
+    model, other = toy(), toy()
+    torch.nn.init.zeros_(model.stem.weight)
+    fit(wrap(model), wrap(other).state_dict(), 'a.pth')
+    assert torch.equal(model.stem.weight, other.stem.weight)
+
+
+def test_norms_of_outputs_that_are_not_asked_for_are_not_used():
+    report = fit(toy(dense=(1,)), toy(dense=(0, 1)).state_dict(), 'a.pth')
+    assert report.unused == ('dense_norms.0.weight', 'dense_norms.0.bias')
+    with pytest.raises(CheckpointError, match=r'2 missing \(dense_norms.0.weight \[8\]'):
+        fit(toy(dense=(0, 1)), toy(dense=(1,)).state_dict(), 'a.pth')
+
+
+def test_a_denominator_that_does_not_exist_is_refused():
+    with pytest.raises(CheckpointError, match="a.pth records the denominator 'sum': it is none of similarity, count"):
+        fit(toy(), {'state_dict': toy().state_dict(), 'meta': {'denominator': 'sum'}}, 'a.pth')
+
+
 def test_without_strictness_what_fits_is_taken_and_the_rest_is_named():
     model = toy(num_classes=5)
     weights = {**toy().state_dict(), 'extra.weight': torch.zeros(2)}
