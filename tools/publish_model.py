@@ -66,8 +66,8 @@ def publish(args: argparse.Namespace) -> None:
         **architecture(model),
     }
     path = write(model.state_dict(), kept, out, safetensors=args.safetensors)
-    for name in ('metric', 'dataset', 'git_revision', 'denominator'):
-        print(f'  {name}: {kept.get(name) or "not known"}')
+    for name in ('metric', 'dataset', 'git_revision', *(['denominator'] if 'denominator' in kept else [])):
+        print(f'  {name}: {kept[name] or "not known"}')
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB')
 
 

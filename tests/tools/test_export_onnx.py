@@ -16,12 +16,14 @@ from torch.testing import assert_close
 
 import mmseg_plugin  # noqa: F401
 import pointcloud
+from coc_core.checkpoints import from_official
+from coc_core.mm.launch import replace_sync_batch_norm
 from pointcloud.grouping import farthest_point_sample
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
 CLASSIFIER = CONFIGS / 'classification' / 'coc-tiny_8xb128_in1k.py'
-SEGMENTER = CONFIGS / 'segmentation' / 'fpn_coc-tiny-4_1xb8-2k_digits.py'
+SEGMENTER = CONFIGS / 'segmentation' / 'fpn_coc-small-4_4xb4-80k_ade20k-512x512.py'
 POINTS = CONFIGS / 'pointcloud' / 'pointmlp-coc_1xb16-12e_digits.py'
 
 
@@ -45,7 +47,7 @@ def test_a_published_classifier_gives_its_golden_logits(golden, tmp_path):
     images = case.image().float()
     out = run(CLASSIFIER, tmp_path / 'published.pth', '--out', tmp_path / 'a.onnx', '--size', *images.shape[2:])
     assert {node.domain for node in onnx.load(tmp_path / 'a.onnx').graph.node} == {''}
-    assert 'opset 20' in out and 'differs from PyTorch by at most' in out and 'ONNX Runtime' in out
+    assert 'opset 20' in out and 'agrees with PyTorch to' in out and 'ONNX Runtime' in out
     (logits,) = outputs(tmp_path / 'a.onnx', images.repeat(3, 1, 1, 1))
     assert_close(logits.double(), case.expected['logits'].repeat(3, 1), rtol=0, atol=1e-4)
 
@@ -62,24 +64,25 @@ def test_torch_export_gives_the_same(golden, tmp_path):
     assert_close(logits.double(), case.expected['logits'].repeat(3, 1), rtol=0, atol=1e-4)
 
 
-def test_a_dense_backbone_is_exported_for_a_size_that_does_not_divide(tmp_path):
+def test_a_dense_backbone_gives_its_golden_maps(golden, tmp_path):
+    case = golden('dense_coc_small_4')
     cfg = Config.fromfile(SEGMENTER)
     init_default_scope('mmseg')
-    cfg.model.backbone.update(depths=(1, 1, 1, 1), init_cfg=None)
-    for head in ('neck', 'decode_head'):
-        if 'norm_cfg' in cfg.model.get(head, {}):
-            cfg.model[head].norm_cfg = dict(type='BN')
-    model = MODELS.build(cfg.model).eval()
+    cfg.model.backbone.init_cfg = None
+    replace_sync_batch_norm(cfg.model)
+    model = MODELS.build(cfg.model)
+    model.backbone.load_state_dict(from_official(case.official_state_dict('dense_coc_small')))
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'a.pth')
-    options = ('--cfg-options', 'model.backbone.depths=1,1,1,1')
-    run(SEGMENTER, tmp_path / 'a.pth', '--out', tmp_path / 'a.onnx', '--size', 70, 100, *options)
-    images = torch.randn(2, 3, 70, 100)
-    with torch.no_grad():
-        assert_close(outputs(tmp_path / 'a.onnx', images), list(model.backbone(images)), rtol=0, atol=1e-4)
+    images = case.image().float()
+    out = run(SEGMENTER, tmp_path / 'a.pth', '--out', tmp_path / 'a.onnx', '--size', *images.shape[2:])
+    assert 'agrees with PyTorch to' in out
+    maps = outputs(tmp_path / 'a.onnx', images)
+    assert_close(maps, [case.expected[f'stage{i}'].float() for i in range(4)], rtol=1e-4, atol=1e-4)
 
 
 def test_a_point_cloud_model_is_exported_for_a_fixed_number_of_points(tmp_path):
     config = Config.fromfile(POINTS)
+    torch.manual_seed(0)
     options = dict(config.model.backbone, anchors=(32, 16, 16, 16), neighbors=8)
     options.pop('type')
     model = pointcloud.create_model(options.pop('arch'), num_classes=config.model.head.num_classes, **options).eval()
@@ -117,3 +120,12 @@ def test_impossible_wishes_are_one_sentence(tmp_path, arguments, sentence):
     out = tmp_path / arguments[0]
     assert sentence in run(CLASSIFIER, 'none.pth', '--out', out, *arguments[1:], expect=2)
     assert not list(tmp_path.iterdir())
+
+
+def test_sizes_and_opsets_that_cannot_be_are_one_sentence(golden, tmp_path):
+    torch.save(golden('classify_coc_tiny').official_state_dict('coc_tiny'), tmp_path / 'published.pth')
+    common = (CLASSIFIER, tmp_path / 'published.pth', '--out', tmp_path / 'a.onnx')
+    assert 'both sides must be at least 4' in run(*common, '--size', 2, expect=2)
+    out = run(*common, '--size', 32, '--opset', 3, expect=2)
+    assert '--opset 3 cannot be written: the exporter gives' in out
+    assert not (tmp_path / 'a.onnx').exists()
