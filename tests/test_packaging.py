@@ -1,5 +1,7 @@
 """A built wheel is the whole project."""
 
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,3 +28,18 @@ def test_the_wheel_carries_packages_configs_and_tools(tmp_path):
 def test_nothing_imports_tools():
     for path in (path for folder in PACKAGES for path in (ROOT / folder).rglob('*.py')):
         assert 'import tools' not in path.read_text() and 'from tools' not in path.read_text()
+
+
+def test_the_image_installs_the_project_from_all_that_the_package_needs(tmp_path):
+    """The image's builder has only some of the files; the editable build must find in them what it includes."""
+    builder = (ROOT / 'docker' / 'Dockerfile').read_text().split('AS builder')[1].split('FROM')[0]
+    for line in re.findall(r'^COPY --chown=\S+ (.+)$', builder, re.MULTILINE):
+        *sources, target = line.split()
+        (tmp_path / target).mkdir(exist_ok=True)
+        for source in sources:
+            shutil.copy(ROOT / source, tmp_path / target)
+    for folder in re.findall(r'^RUN mkdir (\S+)$', builder, re.MULTILINE):
+        (tmp_path / folder).mkdir()
+    code = 'from hatchling.build import build_editable; build_editable("out")'
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
