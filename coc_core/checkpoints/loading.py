@@ -101,10 +101,11 @@ def fit(
     denominator, evidence = agreed_denominator(model, source, name)
     weights, unused = _place(source, own, model)
     fresh = _fresh(source, own, weights)
-    problems = [*_mismatches(own, weights, finite=source.task != 'other'), *_left_over(source.unknown)]
+    problems, unfit = _mismatches(own, weights, finite=source.task != 'other')
+    problems += _left_over(source.unknown)
     if problems and strict:
         raise CheckpointError(_misfit(name, source, problems, own, weights))
-    taken = {k: v for k, v in weights.items() if k not in own or v.shape == own[k].shape}
+    taken = {k: v for k, v in weights.items() if k not in unfit}
     told = {*fresh, *(key for key in weights if key not in taken)}
     problems += _take_over(model, own, taken, told, lambda found: _misfit(name, source, found, own, weights), strict)
     return Report(
@@ -190,18 +191,28 @@ def _fresh(source: Source, own: Mapping[str, Tensor], weights: Mapping[str, Tens
     )
 
 
-def _mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, finite: bool) -> list[str]:
-    """What keeps a tensor from being taken over where the name fits; other models may hold masks of infinity."""
-    shared = [(key, own[key], weights[key]) for key in own if key in weights]
-    shapes = [f'{k} {list(w.shape)} where the model has {list(o.shape)}' for k, o, w in shared if w.shape != o.shape]
-    types = [
-        f'{k} {_kind(w)} where the model has {_kind(o)}'
-        for k, o, w in shared
-        if w.is_floating_point() != o.is_floating_point() or w.is_meta or w.layout != o.layout
-    ]
-    finite = finite and not types
-    wild = [k for k, _, w in shared if finite and w.is_floating_point() and not bool(torch.isfinite(w).all())]
-    return _sentences((shapes, 'of another shape'), (types, 'of another type'), (wild, 'not finite'))
+def _mismatches(
+    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, finite: bool
+) -> tuple[list[str], set[str]]:
+    """What keeps tensors from being taken over where the name fits, and their names.
+
+    Other models may hold masks of infinity: ``finite`` says whether that is a fault.
+    """
+    shapes, types, wild = {}, {}, {}
+    for key in [key for key in own if key in weights]:
+        mine, theirs = own[key], weights[key]
+        if theirs.is_nested or theirs.is_meta or theirs.layout != mine.layout or _is_number(theirs) != _is_number(mine):
+            types[key] = f'{key} {_kind(theirs)} where the model has {_kind(mine)}'
+        elif theirs.shape != mine.shape:
+            shapes[key] = f'{key} {list(theirs.shape)} where the model has {list(mine.shape)}'
+        elif finite and _is_number(mine) and not bool(torch.isfinite(theirs.to(mine.dtype)).all()):
+            wild[key] = key
+    listed = (list(shapes.values()), 'of another shape'), (list(types.values()), 'of another type')
+    return _sentences(*listed, (list(wild), 'not finite')), {*shapes, *types, *wild}
+
+
+def _is_number(value: Tensor) -> bool:
+    return value.is_floating_point() and not value.is_quantized
 
 
 def _kind(value: Tensor) -> str:

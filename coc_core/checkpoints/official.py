@@ -111,7 +111,7 @@ def translate(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list
             translated[name] = _as_matrix(key, value)
     for name, parts in halves.items():
         tensors = [parts[half][1] for half in 'fv' if half in parts]
-        if len(tensors) == 2 and len({(half.shape, half.dtype) for half in tensors}) == 1:
+        if len(tensors) == 2 and tensors[0].ndim and len({(half.shape, half.dtype) for half in tensors}) == 1:
             translated[name] = torch.cat(tensors)
         else:
             unknown += [key for key, _ in parts.values()]

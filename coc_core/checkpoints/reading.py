@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import pickle
+import re
+import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,20 +19,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-_NUMPY_SCALARS = (
-    'bool',
-    'int8',
-    'int16',
-    'int32',
-    'int64',
-    'uint8',
-    'uint16',
-    'uint32',
-    'uint64',
-    'float16',
-    'float32',
-    'float64',
-)
+_DAMAGES = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, MemoryError,
+    zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _HISTORY_MODULE = 'mmengine.logging.history_buffer'
 
@@ -46,23 +40,61 @@ class _HistoryBuffer:
     min = max = current = mean
 
 
+class _Kind:
+    """A numeric data type named in a file; nothing but its byte order is taken from the rest of it."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        if not isinstance(name, str) or not re.fullmatch(r'[<>|=]?([biuf][1248]|\?)', name):
+            raise pickle.UnpicklingError(f'numpy.dtype({name!r}) is not a number and not allowed in a checkpoint')
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if len(state) > 1 and state[1] in ('<', '>'):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):  # type: ignore[type-arg]
+    """A numeric array out of a file, whose shape and type must fit its bytes; pickled again it is an ordinary one."""
+
+    def __new__(cls, *_: object) -> _Array:
+        raise pickle.UnpicklingError('numpy.ndarray(...) is not allowed in a checkpoint')
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        sizes = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
+        if not sizes or type(kind) is not _Kind or not isinstance(data, bytes):
+            raise pickle.UnpicklingError('an array that holds other things than numbers is not allowed in a checkpoint')
+        if math.prod(shape) * kind.dtype.itemsize != len(data):
+            raise pickle.UnpicklingError(f'an array of shape {shape} does not fit its {len(data)} bytes')
+        super().__setstate__((1, shape, kind.dtype, bool(fortran), data))  # type: ignore[arg-type]
+
+    def __reduce__(self) -> Any:
+        return self.view(np.ndarray).__reduce__()
+
+
+def _empty_array(*_: object) -> _Array:
+    """Stands in for numpy's `_reconstruct`: what an array is comes with its state."""
+    return np.ndarray.__new__(_Array, (0,), np.uint8)
+
+
+def _scalar(kind: _Kind, data: bytes) -> Any:
+    """Stands in for numpy's `scalar`."""
+    if type(kind) is not _Kind or not isinstance(data, bytes) or len(data) != kind.dtype.itemsize:
+        raise pickle.UnpicklingError('a numpy scalar that is not a number is not allowed in a checkpoint')
+    return np.frombuffer(data, kind.dtype)[0]
+
+
 def allowed_types() -> list[Any]:
     """What torch's weights-only reader may build beyond tensors, none of which can run code from a file.
 
     These are mmengine's HistoryBuffer, numeric numpy arrays and scalars (under the module names of numpy 1 and 2)
     and argparse.Namespace.
     """
-    rebuild = np.zeros(1).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    allowed: list[Any] = [
-        (_history_buffer(), f'{_HISTORY_MODULE}.HistoryBuffer'),
-        argparse.Namespace,
-        np.ndarray,
-        np.dtype,
-    ]
-    allowed += [type(np.dtype(name)) for name in _NUMPY_SCALARS]
+    allowed: list[Any] = [(_history_buffer(), f'{_HISTORY_MODULE}.HistoryBuffer'), argparse.Namespace]
+    # numpy's own constructors would take shapes, flags and object types from the file as they are.
+    allowed += [(_Array, 'numpy.ndarray'), (_Kind, 'numpy.dtype')]
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        allowed += [(rebuild, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
+        allowed += [(_empty_array, f'{module}._reconstruct'), (_scalar, f'{module}.scalar')]
     # Real getattr on the list would let a file reach any attribute; pickle protocol 2 says __builtin__.
     return [*allowed, (_history_statistic, 'builtins.getattr'), (_history_statistic, '__builtin__.getattr')]
 
@@ -93,13 +125,16 @@ def read(path: str | Path, map_location: Any = 'cpu') -> Any:
         CheckpointError: The file is missing, truncated, zero-filled, no checkpoint, or holds something that is not
             on the allow-list.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        raise CheckpointError(f'{file} is a folder, where a checkpoint file is expected.')
-    if not file.is_file():
-        raise CheckpointError(f'The checkpoint {file} does not exist.')
-    with file.open('rb') as stream:
-        start = stream.read(4096)
+    try:
+        file = Path(path).expanduser()
+        if file.is_dir():
+            raise CheckpointError(f'{file} is a folder, where a checkpoint file is expected.')
+        if not file.is_file():
+            raise CheckpointError(f'The checkpoint {file} does not exist.')
+        with file.open('rb') as stream:
+            start = stream.read(4096)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f'The checkpoint {path} cannot be opened: {error}.') from error
     if not start.strip(b'\0'):
         raise CheckpointError(f'The file {file} is no checkpoint, or is damaged: it is empty or begins with zeros.')
     if start[8:9] == b'{':
@@ -119,7 +154,7 @@ def read(path: str | Path, map_location: Any = 'cpu') -> Any:
         raise CheckpointError(f'The file {file} is no checkpoint, or is damaged.') from error
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except _DAMAGES as error:
         raise CheckpointError(f'The file {file} is no checkpoint, or is damaged.') from error
 
 
@@ -137,6 +172,9 @@ def _read_safetensors(file: Path, map_location: Any) -> dict[str, Any]:
 def _check_sums(file: Path) -> None:
     """Compares every part of an archive with its checksum: torch itself does not notice overwritten weights."""
     with zipfile.ZipFile(file) as archive:
+        # Torch takes a part that is marked as a folder for memory that was written.
+        if any(part.external_attr & 0x10 for part in archive.infolist()):
+            raise OSError('folder')
         # Torch writes zero for all of them where checksums are switched off.
         if any(part.CRC for part in archive.infolist()) and archive.testzip() is not None:
             raise OSError('checksum')

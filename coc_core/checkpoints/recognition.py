@@ -15,8 +15,8 @@ from coc_core.checkpoints.reading import CheckpointError
 
 _CONTAINERS = ('state_dict', 'model', 'net')
 _AVERAGES = ('state_dict_ema', 'model_ema')
-_IMAGE = re.compile(r'^((?:.*\.)?)stages\.\d+\.blocks\.\d+\.(?:mixer|mlp|norm[12])\.')
-_PUBLISHED_IMAGE = re.compile(r'^((?:.*\.)?)network\.\d+\.\d+\.(?:token_mixer|mlp|norm[12])\.')
+_IMAGE = re.compile(r'^((?:.*\.)?)stages\.\d+\.blocks\.\d+\.mixer\.(?:points_values|sim_alpha|sim_beta)\b')
+_PUBLISHED_IMAGE = re.compile(r'^((?:.*\.)?)network\.\d+\.\d+\.token_mixer\.(?:f|v|fc1|fc_v|sim_alpha|sim_beta)\b')
 _POINTS = re.compile(r'^((?:.*\.)?)backbone\.stages\.\d+\.embedding\.')
 _PUBLISHED_POINTS = re.compile(r'^((?:.*\.)?)pre_blocks_list\.\d+\.')
 _TASKS = (
@@ -171,12 +171,18 @@ def _image(
     task = next((task for task, head in _TASKS if any(head.match(key) for key in parts)), None)
     if task is None and any(_CLASSIFIER_HEAD.match(key) for key in parts):
         task = 'classification'
-        parts = {_CLASSIFIER_HEAD.sub('head.', key): value for key, value in parts.items()}
+    for key, value in parts.items():
+        name = _CLASSIFIER_HEAD.sub('head.', key) if task == 'classification' else key
+        # A second tensor for a name, or one of the trunk's names outside of it, must not replace the first.
+        if name in weights or name.startswith(('stem.', 'stages.', 'norm.', 'dense_norms.')):
+            unknown[key] = value
+        else:
+            weights[name] = value
     if task is None:
         task = 'classification' if any(k.startswith(('norm.', 'head.')) for k in weights) else 'backbone'
     library = {'detection': ' of mmdet 2.x', 'segmentation': ' of mmseg 0.x'}.get(task, '')
     origin = f'published {task} checkpoint{library}' if published else f'{task} checkpoint of this project'
-    return Source(recorded or origin, published, task, {**weights, **parts}, unknown, tuple(steps), denominator)
+    return Source(recorded or origin, published, task, weights, unknown, tuple(steps), denominator)
 
 
 def _recorded_denominator(checkpoint: Mapping[str, Any]) -> Denominator:
