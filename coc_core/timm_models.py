@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import adapt_input_conv, build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor
 
-from coc_core.checkpoints import fit
+from coc_core.checkpoints import fit, read
 from coc_core.checkpoints.loading import agreed_denominator
 from coc_core.checkpoints.recognition import recognise
 from coc_core.model import ContextCluster
@@ -64,7 +65,9 @@ def build_from_timm(
     return model
 
 
-def adapt_pretrained(state_dict: Mapping[str, Any], model: ContextCluster) -> dict[str, Tensor]:
+def adapt_pretrained(
+    state_dict: Mapping[str, Any], model: ContextCluster, file: str | None = None
+) -> dict[str, Tensor]:
     """Fit pretrained weights of any origin to a model, as timm asks for before it loads them.
 
     The stem's image channels are adapted to the model's number by `timm.models.adapt_input_conv`, its coordinate
@@ -74,8 +77,9 @@ def adapt_pretrained(state_dict: Mapping[str, Any], model: ContextCluster) -> di
         CheckpointError: The weights are no Context Cluster, lack something but the head, or were trained with another
             denominator.
     """
-    name = 'the pretrained weights'
-    source = recognise(state_dict, name)
+    name = file or 'the pretrained weights'
+    # timm hands over the tensors without the file's record of their denominator.
+    source = recognise(read(file) if file else state_dict, name)
     agreed_denominator(model, source, name)
     weights = dict(source.weights)
     if 'stem.weight' in weights:
@@ -90,12 +94,13 @@ def adapt_pretrained(state_dict: Mapping[str, Any], model: ContextCluster) -> di
 def _entry_point(name: str) -> Callable[..., Any]:
     def entry(pretrained: bool = False, **kwargs: Any) -> Any:
         out_indices = kwargs.pop('out_indices', (0, 1, 2, 3))
+        overlay = kwargs.get('pretrained_cfg_overlay') or {}
         return build_model_with_cfg(
             build_from_timm,
             name,
             pretrained,
             arch=name,
-            pretrained_filter_fn=adapt_pretrained,
+            pretrained_filter_fn=partial(adapt_pretrained, file=overlay.get('file')),
             feature_cfg={'out_indices': out_indices, 'feature_cls': 'getter'},
             **kwargs,
         )

@@ -13,6 +13,7 @@ import logging
 import os
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -57,20 +58,23 @@ def export(args: argparse.Namespace) -> None:
     from coc_core.mm.errors import LaunchError
     from coc_core.mm.launch import load_config, replace_sync_batch_norm
 
-    if args.out.suffix not in ('.onnx', '.pt2') or not args.out.parent.is_dir():
+    if args.out.suffix not in ('.onnx', '.pt2') or not args.out.parent.is_dir() or args.out.is_dir():
         raise LaunchError(f'--out {args.out}: name a .onnx or .pt2 file in a folder that exists.')
     cfg = load_config(args.config, args.cfg_options)
     shape = input_shape(cfg, args.size)
     init_default_scope(cfg.default_scope)
     replace_sync_batch_norm(cfg.model)
-    model = MODELS.build(cfg.model).eval()
+    try:
+        model = MODELS.build(cfg.model).eval()
+    except (KeyError, TypeError, ValueError) as error:
+        raise LaunchError(f'The model of {args.config} cannot be built: {error}') from error
     print(checkpoints.load(model, args.checkpoint))
     module, names = exported_part(model, cfg.default_scope)
-    beside = args.out.with_name(f'{args.out.name}.part')
     torch.manual_seed(0)
     # It tells what it could not simplify.
     logging.getLogger('onnxscript').setLevel(logging.ERROR)
-    try:
+    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix='.') as folder:
+        beside = Path(folder) / args.out.name
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             try:
@@ -79,8 +83,6 @@ def export(args: argparse.Namespace) -> None:
                 raise LaunchError(f'The model does not take an input of shape {[1, *shape]}: {error}') from error
             lines = write(module, names, shape, beside, args)
         os.replace(beside, args.out)
-    finally:
-        beside.unlink(missing_ok=True)
     print('\n'.join([f'{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB', *(f'  {line}' for line in lines)]))
 
 

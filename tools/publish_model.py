@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,14 @@ def publish(args: argparse.Namespace) -> None:
     from coc_core.mm.errors import LaunchError
 
     checkpoint = checkpoints.read(args.checkpoint)
-    meta = dict(checkpoint.get('meta') or {}) if isinstance(checkpoint, dict) else {}
+    found = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    meta = dict(found) if isinstance(found, dict) else {}
     cfg = config_of(meta, args)
     model = build(cfg)
     print(checkpoints.fit(model, checkpoint, args.checkpoint))
     out = Path(args.name).expanduser()
+    if out.is_dir() or args.name.endswith('/'):
+        raise LaunchError(f'{args.name} is a folder: add the name that the file shall begin with.')
     if not out.parent.is_dir():
         raise LaunchError(f'{args.name} cannot be written: there is no folder {out.parent}.')
     kept = {key: meta[key] for key in _KEPT if key in meta} | {'cfg': cfg.pretty_text}
@@ -77,11 +81,16 @@ def config_of(meta: dict[str, Any], args: argparse.Namespace) -> Any:
 
     from coc_core.mm.errors import LaunchError
     from coc_core.mm.launch import load_config
+    from coc_core.mm.safe_loading import is_plain_config
 
     if args.config:
         return load_config(args.config, args.cfg_options)
     if not isinstance(meta.get('cfg'), str):
         raise LaunchError(f'{args.checkpoint} does not hold its config: name it with --config.')
+    if not is_plain_config(meta['cfg']):
+        raise LaunchError(
+            f'{args.checkpoint} holds a config that is a program, which is not run: name one with --config.'
+        )
     return Config.fromstring(meta['cfg'], '.py')
 
 
@@ -89,11 +98,15 @@ def build(cfg: Any) -> Any:
     """Returns the model of a config, randomly initialised."""
     from mmengine.registry import MODELS, init_default_scope
 
+    from coc_core.mm.errors import LaunchError
     from coc_core.mm.launch import replace_sync_batch_norm
 
-    init_default_scope(cfg.default_scope)
-    replace_sync_batch_norm(cfg.model)
-    return MODELS.build(cfg.model)
+    try:
+        init_default_scope(cfg.default_scope)
+        replace_sync_batch_norm(cfg.model)
+        return MODELS.build(cfg.model)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LaunchError(f'The model of the config cannot be built: {type(error).__name__}: {error}') from error
 
 
 def architecture(model: Any) -> dict[str, Any]:
@@ -128,12 +141,21 @@ def logged_metric(checkpoint: Path, meta: dict[str, Any]) -> dict[str, float] | 
     """Returns what mmengine's log beside the checkpoint says of the validation at its epoch or iteration."""
     steps = {meta.get('epoch'), meta.get('iter')}
     for log in sorted(checkpoint.parent.glob('*/vis_data/scalars.json'), reverse=True):
-        lines = [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines() if line.strip()]
+        lines = [parsed(line) for line in log.read_text(encoding='utf-8').splitlines()]
         # Lines of training have a learning rate.
-        found = [line for line in lines if 'lr' not in line and line.get('step') in steps]
+        found = [line for line in lines if line and 'lr' not in line and line.get('step') in steps]
         if found:
             return {k: v for k, v in found[-1].items() if k not in ('step', 'time', 'data_time')}
     return None
+
+
+def parsed(line: str) -> dict[str, Any]:
+    """Returns a line of the log; nothing where it is torn."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write(weights: dict[str, Any], meta: dict[str, Any], out: Path, *, safetensors: bool) -> Path:
@@ -141,18 +163,16 @@ def write(weights: dict[str, Any], meta: dict[str, Any], out: Path, *, safetenso
     import torch
     from safetensors.torch import save_file
 
-    beside = out.with_name(f'{out.name}.part')
-    try:
+    ending = '.safetensors' if safetensors else '.pth'
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix='.') as folder:
+        beside = Path(folder) / 'weights'
         if safetensors:
             words = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in meta.items() if v}
             save_file({k: v.contiguous() for k, v in weights.items()}, beside, metadata={'format': 'pt', **words})
         else:
             torch.save({'meta': meta, 'state_dict': weights}, beside)
-        digest = hashlib.sha256(beside.read_bytes()).hexdigest()[:8]
-        path = out.with_name(f'{out.name}-{digest}{".safetensors" if safetensors else ".pth"}')
+        path = out.with_name(f'{out.name}-{hashlib.sha256(beside.read_bytes()).hexdigest()[:8]}{ending}')
         os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,8 +66,9 @@ def convert(
     source = recognise(read(path), str(path), ema=ema)
     _check(source, str(path), form, out, overwrite)
     known = source.denominator.name
-    if denominator is not None:
-        check_denominator(denominator)
+    for named in (denominator, known):
+        if named is not None:
+            check_denominator(named)
     if denominator is not None and known not in (None, denominator):
         raise CheckpointError(f'{path} was trained with denominator={known!r}: {source.denominator.evidence}.')
     meta = _metadata(source)
@@ -143,10 +146,14 @@ def _incompleteness(source: Source) -> list[str]:
         config = _shape_config(own)
     except KeyError as error:
         return [f'{error.args[0]!r} is missing']
-    dense = sorted({int(key.split('.')[1]) for key in own if key.startswith('dense_norms.')})
+    except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        return [f'a tensor has a shape or name that no Context Cluster has ({error})']
+    dense = sorted({int(key.split('.')[1]) for key in own if re.match(r'dense_norms\.\d+\.', key)})
+    if dense and dense[-1] >= config.num_stages:
+        return [f"'dense_norms.{dense[-1]}' belongs to no stage"]
     if source.task in ('detection', 'segmentation') and not dense:
         return ["'dense_norms.0.weight' is missing"]
-    classes = len(own['head.weight']) if 'head.weight' in own else 0
+    classes = len(own['head.weight']) if 'head.weight' in own and own['head.weight'].ndim else 0
     with torch.device('meta'):
         model = ContextCluster(config, num_classes=classes, dense_indices=dense)
     norm_is_optional = source.task == 'backbone'
@@ -220,15 +227,16 @@ def _save(weights: Mapping[str, Tensor], meta: dict[str, str], out: Path, form: 
     """Write beside the target first: a file is whole or not there."""
     # Views of one memory would be written whole, or refused.
     copies = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
-    beside = out.with_name(f'{out.name}.part')
     try:
-        if out.suffix == _SAFETENSORS:
-            safetensors.torch.save_file(copies, beside, metadata={'format': 'pt', **meta})
-        else:
-            content: dict[str, Any] = {'state_dict': copies, 'meta': meta}
-            if form == 'official' and meta['task'] == 'points':
-                content = {'net': copies}
-            torch.save(content, beside)
-        os.replace(beside, out)
-    finally:
-        beside.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix='.') as folder:
+            beside = Path(folder) / 'weights'
+            if out.suffix == _SAFETENSORS:
+                safetensors.torch.save_file(copies, beside, metadata={'format': 'pt', **meta})
+            else:
+                content: dict[str, Any] = {'state_dict': copies, 'meta': meta}
+                if form == 'official' and meta['task'] == 'points':
+                    content = {'net': copies}
+                torch.save(content, beside)
+            os.replace(beside, out)
+    except (OSError, RuntimeError, KeyError, TypeError) as error:
+        raise CheckpointError(f'{out} cannot be written: {type(error).__name__}: {error}.') from error

@@ -2,17 +2,66 @@
 
 from __future__ import annotations
 
+import ast
+import logging
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, is_main_process
-from mmengine.logging import history_buffer  # noqa: F401  known to `allowed_types` from now on
+from mmengine.logging import history_buffer, print_log  # noqa: F401  the buffer is known to `allowed_types` from now on
 from mmengine.runner import CheckpointLoader
 
 from coc_core.checkpoints.conversion import in_library_names
 from coc_core.checkpoints.reading import allowed_types, read
+
+_CONFIG_SYNTAX = (
+    ast.Module, ast.Assign, ast.Name, ast.Store, ast.Load, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set,
+    ast.Call, ast.keyword, ast.UnaryOp, ast.USub,
+)  # fmt: skip
+_IMPORTABLE = ('coc_core', 'mmpretrain', 'mmdet', 'mmseg', 'mmcv', 'mmengine', 'pointcloud')
+
+
+def is_plain_config(text: str) -> bool:
+    """Whether a config's text, which mmengine runs as a program, only names values, as what mmengine saves does.
+
+    It may assign literals and ``dict(...)``, inherit from nothing, and import this project's and the mm* packages.
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    for node in ast.walk(tree):
+        if not isinstance(node, _CONFIG_SYNTAX):
+            return False
+        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id == 'dict'):
+            return False
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id != 'dict':
+            return False
+        if isinstance(node, ast.Assign) and not all(_is_plain_target(target, node.value) for target in node.targets):
+            return False
+    return '{{' not in text
+
+
+def _is_plain_target(target: ast.expr, value: ast.expr) -> bool:
+    if not isinstance(target, ast.Name) or target.id in ('_base_', 'dict'):
+        return False
+    if target.id != 'custom_imports':
+        return True
+    words = [node.value for node in ast.walk(value) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return all(word.split('.')[0].removesuffix('_plugin') in _IMPORTABLE for word in words)
+
+
+def _without_programs(checkpoint: Any, name: str) -> Any:
+    """A checkpoint without the texts that mmengine would run: one when it resumes, one in its inferencers."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if isinstance(meta, dict):
+        for key in ('config', 'cfg'):
+            if key in meta and not (isinstance(meta[key], str) and is_plain_config(meta[key])):
+                del meta[key]
+                print_log(f'{name} holds a config that is a program: it is not read.', 'current', logging.WARNING)
+    return checkpoint
 
 
 def install_safe_loader() -> None:
@@ -29,7 +78,7 @@ def install_safe_loader() -> None:
 
 def load_from_local_weights_only(filename: str, map_location: Any = None) -> Any:
     """The loader of files that `install_safe_loader` gives to mmengine."""
-    return in_library_names(read(filename, map_location), filename)
+    return in_library_names(_without_programs(read(filename, map_location), filename), filename)
 
 
 def load_from_http_weights_only(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
@@ -40,4 +89,4 @@ def load_from_http_weights_only(filename: str, map_location: Any = None, model_d
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(filename, str(file))
     barrier()
-    return in_library_names(read(file, map_location), filename)
+    return in_library_names(_without_programs(read(file, map_location), filename), filename)

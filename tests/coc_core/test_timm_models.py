@@ -213,3 +213,10 @@ def test_the_hub_gives_the_same_model(shared, tmp_path):
     environment = {**os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HUB_CACHE': str(tmp_path / 'hub')}
     done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True)
     assert_close(torch.tensor(json.loads(done.stdout)), model(torch.ones(1, 3, 64, 64)))
+
+
+def test_a_recorded_denominator_is_looked_at(tmp_path):
+    torch.save({'state_dict': small(num_classes=3).state_dict(), 'meta': {'denominator': 'count'}}, tmp_path / 'a.pth')
+    overlay = dict(file=str(tmp_path / 'a.pth'), num_classes=3)
+    with pytest.raises(CheckpointError, match="build it with denominator='count'"):
+        small(num_classes=3, pretrained=True, pretrained_cfg_overlay=overlay)

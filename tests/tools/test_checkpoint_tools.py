@@ -13,6 +13,7 @@ from PIL import Image
 
 from coc_core import CoCConfig, ContextCluster
 from coc_core.checkpoints import read, to_official
+from coc_core.mm.safe_loading import is_plain_config
 
 ROOT = Path(__file__).parents[2]
 ARCH = dict(depths=(1, 1), dims=(8, 12), mlp_ratios=2, heads=2, head_dim=4, center_grid=2, region_grid=1)
@@ -153,3 +154,37 @@ def test_a_malicious_file_does_not_run_by_any_way(project, tmp_path, malicious, 
     assert not target.exists()
     torch.load(evil, weights_only=False)
     assert target.exists(), 'the file is not malicious: the test proves nothing'
+
+
+@pytest.mark.parametrize(('way', 'key'), [('resume', 'config'), ('resume', 'cfg'), ('publish', 'cfg')])
+def test_a_config_in_a_file_is_not_run(project, tmp_path, way, key):
+    """Mmengine runs a checkpoint's config as a program: only one that names values is given to it."""
+    content = read(project / 'work' / 'epoch_1.pth')
+    evil, target = tmp_path / 'evil.pth', tmp_path / 'was here'
+    content['meta'][key] = f'import os\nos.mkdir({str(target)!r})\n'
+    torch.save(content, evil)
+    if way == 'publish':
+        out = run(project, 'publish_model.py', evil, tmp_path / 'out', expect=2)
+        assert 'holds a config that is a program, which is not run' in out
+    else:
+        run(project, 'train.py', 'config.py', '--work-dir', tmp_path / 'work', '--resume', evil)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ('text', 'plain'),
+    [
+        ("a = dict(type='X', b=[1, -2.5, (None, True)])\ncustom_imports = dict(imports=['mmdet_plugin'])", True),
+        ("_base_ = 'evil.py'", False),
+        ("custom_imports = dict(imports=['antigravity'])", False),
+        ('a = open("x", "w")', False),
+        ('a = dict.__subclasses__()', False),
+        ('dict = 1', False),
+        ('from os import system', False),
+        ('a = [print(x) for x in "a"]', False),
+        ("a = '{{ fileDirname }}'", False),
+        ('a = (', False),
+    ],
+)
+def test_which_configs_only_name_values(text, plain):
+    assert is_plain_config(text) is plain

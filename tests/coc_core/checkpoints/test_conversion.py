@@ -158,3 +158,9 @@ def test_a_denominator_that_the_file_contradicts_is_refused(golden, tmp_path):
     torch.save(first_generation(state), tmp_path / 'in.pth')
     with pytest.raises(CheckpointError, match="trained with denominator='count': its MLP weights are 4-D"):
         convert(tmp_path / 'in.pth', tmp_path / 'out.pth', 'pth', denominator='similarity')
+
+
+def test_a_file_beside_the_new_one_stays(classifier, tmp_path):
+    source = classifier.rename(tmp_path / 'out.pth.part')
+    convert(source, tmp_path / 'out.pth', 'pth')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['out.pth', 'out.pth.part']

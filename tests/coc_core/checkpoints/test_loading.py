@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+import timm
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 import pointcloud
 from coc_core import CoCConfig, ContextCluster, create_model
 from coc_core.checkpoints import CheckpointError, fit, from_official, load, to_official
+from coc_core.checkpoints.conversion import in_library_names
 
 TOY = CoCConfig(depths=(1, 2), dims=(8, 12), mlp_ratios=2, heads=2, head_dim=4, center_grid=2, region_grid=1)
 
@@ -287,3 +289,34 @@ def test_translation_there_and_back_is_exact(golden, keys):
     back = to_official(from_official(official))
     assert set(back) == set(official)
     assert all(torch.equal(back[key], official[key]) for key in official)
+
+
+@pytest.mark.parametrize('stray', ['stem.weight', 'stages.0.blocks.0.mlp.fc1.weight', 'head.weight'])
+def test_no_tensor_replaces_another_of_its_name(stray):
+    state = toy().state_dict()
+    names = {k: k.replace('head.', 'head.fc.') if 'head' in k else f'backbone.{k}' for k in state}
+    weights = {names[k]: v for k, v in state.items()} | {stray: torch.zeros_like(state[stray])}
+    with pytest.raises(CheckpointError, match=f'1 unexpected .{stray}'):
+        fit(toy(), weights, 'a.pth')
+
+
+def test_what_overflows_in_the_models_precision_is_refused():
+    state = toy().state_dict()
+    state['stem.bias'] = torch.full((8,), 1e300, dtype=torch.float64)
+    with pytest.raises(CheckpointError, match=r'1 not finite \(stem.bias\)'):
+        fit(toy(), state, 'a.pth')
+
+
+def test_without_strictness_what_does_not_fit_is_not_taken():
+    model, state = toy(), toy().state_dict()
+    before = model.stem.bias.clone()
+    report = fit(model, {**state, 'stem.bias': torch.full((8,), float('nan'))}, 'a.pth', strict=False)
+    assert torch.equal(model.stem.bias, before) and '1 not finite (stem.bias)' in report.problems
+
+
+@pytest.mark.parametrize('name', ['poolformer_s12', 'swin_tiny_patch4_window7_224', 'convnext_atto'])
+def test_other_models_are_left_as_they_are(name):
+    state = timm.create_model(name).state_dict()
+    assert in_library_names(state, 'a.pth') is state
+    backbone = {'state_dict': {f'backbone.{key}': value for key, value in state.items()}}
+    assert in_library_names(backbone, 'a.pth') is backbone

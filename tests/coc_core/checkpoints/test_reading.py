@@ -119,3 +119,40 @@ def test_missing_files_and_folders_are_named(tmp_path):
         read(tmp_path / 'nothing.pth')
     with pytest.raises(CheckpointError, match='is a folder'):
         read(tmp_path)
+
+
+class Objects:
+    """An array of pointers that the file makes up."""
+
+    def __reduce__(self):
+        return np.ndarray, ((1,), np.dtype('O'), b'A' * 8)
+
+
+class Huge:
+    def __reduce__(self):
+        return np.ndarray, ((1 << 44,),)
+
+
+@pytest.mark.parametrize('content', [Objects(), Huge(), np.array([{}], dtype=object), np.dtype('O')])
+def test_numpy_contents_other_than_numbers_are_refused(tmp_path, content):
+    torch.save({'extra': content}, tmp_path / 'evil.pth')
+    with pytest.raises(CheckpointError, match='evil.pth holds more than weights and was not read'):
+        read(tmp_path / 'evil.pth')
+
+
+def test_arrays_that_were_read_are_saved_as_ordinary_ones(tmp_path):
+    torch.save({'a': np.arange(6.0).reshape(2, 3).T}, tmp_path / 'a.pth')
+    torch.save(read(tmp_path / 'a.pth'), tmp_path / 'b.pth')
+    again = torch.load(tmp_path / 'b.pth', weights_only=False)['a']
+    assert type(again) is np.ndarray
+    np.testing.assert_array_equal(again, np.arange(6.0).reshape(2, 3).T)
+
+
+def test_a_part_marked_as_a_folder_and_a_torn_directory_are_noticed(tmp_path):
+    torch.save({'a': torch.randn(100)}, tmp_path / 'a.pth')
+    data = (tmp_path / 'a.pth').read_bytes()
+    entry = data.find(b'PK\x01\x02')
+    for place, byte in ((entry + 38, 0x10), (entry, 0)):
+        (tmp_path / 'torn.pth').write_bytes(data[:place] + bytes([byte]) + data[place + 1 :])
+        with pytest.raises(CheckpointError, match='torn.pth is no checkpoint, or is damaged'):
+            read(tmp_path / 'torn.pth')
