@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coc_core.mm.requirements import check_openmmlab
+from coc_core.mm.entry import start
 
 if TYPE_CHECKING:
     from coc_core.mm.data_checks.images import Problem
@@ -85,16 +85,8 @@ def open_samples(inspection: Inspection, workers: int) -> list[Problem]:
 
 def main() -> int:
     """Runs the tool."""
-    try:
-        check_openmmlab('mmengine')
-    except ImportError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    from coc_core.mm.launch import run_tool
-
-    args = parse_args()
     errors: list[int] = []
-    code = run_tool(lambda _: errors.append(check(args)), args)
+    code = start(lambda args: errors.append(check(args)), parse_args)
     return code or int(any(errors))
 
 

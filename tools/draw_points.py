@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coc_core.mm.requirements import check_openmmlab
+from coc_core.mm.entry import start
 
 if TYPE_CHECKING:
     import torch
@@ -110,17 +110,5 @@ def clusters_of(model: PointCloudClassifier, points: torch.Tensor, last: int) ->
     return own
 
 
-def main() -> int:
-    """Runs the tool."""
-    try:
-        check_openmmlab('mmengine')
-    except ImportError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    from coc_core.mm.launch import run_tool
-
-    return run_tool(draw, parse_args())
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(draw, parse_args))

@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coc_core.mm.requirements import check_openmmlab
+from coc_core.mm.entry import start
 
 TOLERANCE = 1e-4
 
@@ -228,17 +228,5 @@ def speeds(module: Any, run: Callable[[Any], Any], shape: tuple[int, ...], repea
     )
 
 
-def main() -> int:
-    """Runs the tool."""
-    try:
-        check_openmmlab('mmengine')
-    except ImportError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    from coc_core.mm.launch import run_tool
-
-    return run_tool(export, parse_args())
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(export, parse_args))

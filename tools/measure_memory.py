@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coc_core.mm.requirements import check_openmmlab
+from coc_core.mm.entry import start
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,17 +69,5 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
-def main() -> int:
-    """Runs the tool."""
-    try:
-        check_openmmlab('mmdet')
-    except ImportError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    from coc_core.mm.launch import run_tool
-
-    return run_tool(measure, parse_args())
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(measure, parse_args, needs='mmdet'))

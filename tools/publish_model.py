@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coc_core.mm.requirements import check_openmmlab
+from coc_core.mm.entry import start
 
 ROOT = Path(__file__).resolve().parents[1]
 _KEPT = ('cfg', 'experiment_name', 'epoch', 'iter', 'seed', 'dataset_meta', 'mmengine_version', 'time')
@@ -89,7 +89,7 @@ def config_of(meta: dict[str, Any], args: argparse.Namespace) -> Any:
         raise LaunchError(f'{args.checkpoint} does not hold its config: name it with --config.')
     if not is_plain_config(meta['cfg']):
         raise LaunchError(
-            f'{args.checkpoint} holds a config that is a program, which is not run: name one with --config.'
+            f'{args.checkpoint} holds a config that would run other code, and is not read: name one with --config.'
         )
     return Config.fromstring(meta['cfg'], '.py')
 
@@ -176,17 +176,5 @@ def write(weights: dict[str, Any], meta: dict[str, Any], out: Path, *, safetenso
     return path
 
 
-def main() -> int:
-    """Runs the tool."""
-    try:
-        check_openmmlab('mmengine')
-    except ImportError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    from coc_core.mm.launch import run_tool
-
-    return run_tool(publish, parse_args())
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(publish, parse_args))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coc_core.mm.requirements import check_openmmlab
+from coc_core.mm.entry import start
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,17 +49,5 @@ def test(args: argparse.Namespace) -> None:
     testing.compare_with_zoo(runner, metrics, args.config)
 
 
-def main() -> int:
-    """Runs the tool."""
-    try:
-        check_openmmlab('mmengine')
-    except ImportError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    from coc_core.mm.launch import run_tool
-
-    return run_tool(test, parse_args())
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(test, parse_args))

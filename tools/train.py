@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coc_core.mm.requirements import check_openmmlab
+from coc_core.mm.entry import start
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,17 +53,5 @@ def train(args: argparse.Namespace) -> None:
     runner.train()
 
 
-def main() -> int:
-    """Runs the tool."""
-    try:
-        check_openmmlab('mmengine')
-    except ImportError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    from coc_core.mm.launch import run_tool
-
-    return run_tool(train, parse_args())
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(train, parse_args))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -29,16 +29,17 @@ _MLP = re.compile(r'\.mlp\.fc[12]\.weight$')
 _HALF = re.compile(r'^(.+\.mixer\.)([fv])\.(weight|bias)$')
 _JOINED = re.compile(r'^(.+\.mixer\.)points_values\.(weight|bias)$')
 
-_POINT_RENAMES = (
-    (r'^embedding\.net\.0\.', 'backbone.linear.'),
-    (r'^embedding\.net\.1\.', 'backbone.norm.'),
-    (r'^local_grouper_list\.(\d+)\.affine_alpha$', r'backbone.stages.\1.embedding.scale'),
-    (r'^local_grouper_list\.(\d+)\.affine_beta$', r'backbone.stages.\1.embedding.shift'),
-    (r'^pre_blocks_list\.(\d+)\.transfer\.net\.0\.', r'backbone.stages.\1.embedding.linear.'),
-    (r'^pre_blocks_list\.(\d+)\.transfer\.net\.1\.', r'backbone.stages.\1.embedding.norm.'),
-    (r'^pre_blocks_list\.(\d+)\.operation\.', r'backbone.stages.\1.pre_blocks.'),
-    (r'^pos_blocks_list\.(\d+)\.operation\.', r'backbone.stages.\1.post_blocks.'),
-    (r'^classifier\.', 'head.layers.'),
+# The published name and ours; {} is the stage.
+_POINT_NAMES = (
+    ('embedding.net.0.', 'backbone.linear.'),
+    ('embedding.net.1.', 'backbone.norm.'),
+    ('local_grouper_list.{}.affine_alpha', 'backbone.stages.{}.embedding.scale'),
+    ('local_grouper_list.{}.affine_beta', 'backbone.stages.{}.embedding.shift'),
+    ('pre_blocks_list.{}.transfer.net.0.', 'backbone.stages.{}.embedding.linear.'),
+    ('pre_blocks_list.{}.transfer.net.1.', 'backbone.stages.{}.embedding.norm.'),
+    ('pre_blocks_list.{}.operation.', 'backbone.stages.{}.pre_blocks.'),
+    ('pos_blocks_list.{}.operation.', 'backbone.stages.{}.post_blocks.'),
+    ('classifier.', 'head.layers.'),
 )
 _POINT_LAYERS = {
     'net1.0': 'linear1', 'net1.1': 'norm1', 'net2.0': 'linear2', 'net2.1': 'norm2',
@@ -139,8 +140,17 @@ def _as_matrix(key: str, value: Tensor) -> Tensor:
     return value.flatten(1) if _MATRIX.search(key) and value.shape[2:] == (1, 1) else value
 
 
+def _renamed(key: str, names: Iterable[tuple[str, str]]) -> str | None:
+    """The key with its beginning in the second form, where it has one in the first."""
+    for old, new in names:
+        found = re.match(re.escape(old).replace(r'\{\}', r'(\d+)'), key)
+        if found:
+            return new.format(*found.groups()) + key[found.end() :]
+    return None
+
+
 def _rename_point(key: str) -> str | None:
-    name = next((re.sub(old, new, key) for old, new in _POINT_RENAMES if re.search(old, key)), None)
+    name = _renamed(key, _POINT_NAMES)
     return name and _POINT_LAYER.sub(lambda match: f'{match[1]}{_POINT_LAYERS[match[2]]}.', name)
 
 
@@ -193,22 +203,11 @@ def _official_image_name(key: str) -> str:
     return re.sub(r'^stem\.', 'patch_embed.proj.', key)
 
 
-_POINT_NAMES = (
-    (r'^backbone\.linear\.', 'embedding.net.0.'),
-    (r'^backbone\.norm\.', 'embedding.net.1.'),
-    (r'^backbone\.stages\.(\d+)\.embedding\.scale$', r'local_grouper_list.\1.affine_alpha'),
-    (r'^backbone\.stages\.(\d+)\.embedding\.shift$', r'local_grouper_list.\1.affine_beta'),
-    (r'^backbone\.stages\.(\d+)\.embedding\.linear\.', r'pre_blocks_list.\1.transfer.net.0.'),
-    (r'^backbone\.stages\.(\d+)\.embedding\.norm\.', r'pre_blocks_list.\1.transfer.net.1.'),
-    (r'^backbone\.stages\.(\d+)\.pre_blocks\.', r'pre_blocks_list.\1.operation.'),
-    (r'^backbone\.stages\.(\d+)\.post_blocks\.', r'pos_blocks_list.\1.operation.'),
-    (r'^head\.layers\.', 'classifier.'),
-)
 _OFFICIAL_LAYERS = {ours: official for official, ours in _POINT_LAYERS.items()}
 
 
 def _official_point_name(key: str) -> str:
-    name = next((re.sub(old, new, key) for old, new in _POINT_NAMES if re.search(old, key)), None)
+    name = _renamed(key, [(ours, official) for official, ours in _POINT_NAMES])
     if name is None:
         raise ValueError(f'{key!r} is not a key of a point-cloud model of this project.')
     layer = re.match(r'^(.+\.operation\.\d+\.)(\w+)\.(\w+)$', name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -26,7 +27,8 @@ _IMPORTABLE = ('coc_core', 'mmpretrain', 'mmdet', 'mmseg', 'mmcv', 'mmengine', '
 def is_plain_config(text: str) -> bool:
     """Whether a config's text, which mmengine runs as a program, only names values, as what mmengine saves does.
 
-    It may assign literals and ``dict(...)``, inherit from nothing, and import this project's and the mm* packages.
+    It may assign literals and ``dict(...)``, inherit from nothing, and import this project's and the mm* packages. A
+    ``type`` must be a registered name or lie in one of these packages: mmengine calls any other function it names.
     """
     try:
         tree = ast.parse(text)
@@ -35,22 +37,34 @@ def is_plain_config(text: str) -> bool:
     for node in ast.walk(tree):
         if not isinstance(node, _CONFIG_SYNTAX):
             return False
-        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id == 'dict'):
+        if isinstance(node, ast.Call) and (node.args or not isinstance(node.func, ast.Name) or node.func.id != 'dict'):
+            return False
+        if not all(_is_plain_entry(key, value) for key, value in _entries(node)):
             return False
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id != 'dict':
-            return False
-        if isinstance(node, ast.Assign) and not all(_is_plain_target(target, node.value) for target in node.targets):
             return False
     return '{{' not in text
 
 
-def _is_plain_target(target: ast.expr, value: ast.expr) -> bool:
-    if not isinstance(target, ast.Name) or target.id in ('_base_', 'dict'):
+def _entries(node: ast.AST) -> list[tuple[object, ast.expr]]:
+    """The names that a part of a config gives values, with these."""
+    if isinstance(node, ast.Assign):
+        return [(target.id if isinstance(target, ast.Name) else None, node.value) for target in node.targets]
+    if isinstance(node, ast.keyword):
+        return [(node.arg, node.value)] if node.arg else []
+    if isinstance(node, ast.Dict):
+        return [(getattr(key, 'value', None), value) for key, value in zip(node.keys, node.values, strict=True)]
+    return []
+
+
+def _is_plain_entry(key: object, value: ast.expr) -> bool:
+    if key in (None, '_base_'):
         return False
-    if target.id != 'custom_imports':
+    if key not in ('type', 'custom_imports', 'default_scope', '_scope_'):
         return True
     words = [node.value for node in ast.walk(value) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return all(word.split('.')[0].removesuffix('_plugin') in _IMPORTABLE for word in words)
+    inside = all(word.split('.')[0].removesuffix('_plugin') in _IMPORTABLE for word in words)
+    return inside or (key == 'type' and all(word.isidentifier() and find_spec(word) is None for word in words))
 
 
 def _without_programs(checkpoint: Any, name: str) -> Any:
@@ -60,7 +74,9 @@ def _without_programs(checkpoint: Any, name: str) -> Any:
         for key in ('config', 'cfg'):
             if key in meta and not (isinstance(meta[key], str) and is_plain_config(meta[key])):
                 del meta[key]
-                print_log(f'{name} holds a config that is a program: it is not read.', 'current', logging.WARNING)
+                print_log(
+                    f'{name} holds a config that would run other code: it is not read.', 'current', logging.WARNING
+                )
     return checkpoint
 
 
