@@ -49,7 +49,9 @@ def is_plain_config(text: str) -> bool:
 def _entries(node: ast.AST) -> list[tuple[object, ast.expr]]:
     """The names that a part of a config gives values, with these."""
     if isinstance(node, ast.Assign):
-        return [(target.id if isinstance(target, ast.Name) else None, node.value) for target in node.targets]
+        names = (target.id if isinstance(target, ast.Name) else None for target in node.targets)
+        # Nothing else may take the name of the one function that is called.
+        return [(None if name == 'dict' else name, node.value) for name in names]
     if isinstance(node, ast.keyword):
         return [(node.arg, node.value)] if node.arg else []
     if isinstance(node, ast.Dict):
