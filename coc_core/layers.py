@@ -8,6 +8,9 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
 from coc_core.ops import cluster
+from coc_core.ops.common import is_traced
+from coc_core.ops.mixer import mix
+from coc_core.ops.mlp import mlp
 
 
 class MapNorm(nn.GroupNorm):
@@ -61,21 +64,44 @@ class ClusterMixer(nn.Module):
         self.sim_beta = nn.Parameter(torch.zeros(1))
         self.proj = nn.Linear(heads * head_dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, H, W, C] -> [B, H, W, C]."""
-        points, values = self.points_values(x).unflatten(-1, (2, self.heads, self.head_dim)).unbind(dim=3)
-        mixed = cluster(
-            points,
-            values,
-            self.sim_alpha,
-            self.sim_beta,
-            center_grid=self.center_grid,
-            region_grid=self.region_grid,
-            denominator=self.denominator,
-            impl=self.impl,
-        )
-        projected: Tensor = self.proj(mixed.flatten(start_dim=3))
-        return projected
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, H, W, C] -> points that are compared and values that are mixed, each [B, H, W, heads, head_dim]."""
+        points, values = self._project(x).unbind(dim=3)
+        return points, values
+
+    def _project(self, x: Tensor) -> Tensor:
+        both: Tensor = self.points_values(x)
+        return both.view(*x.shape[:-1], 2, self.heads, self.head_dim)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """[B, H, W, C] -> [B, H, W, C], multiplied by ``scale`` [C] where there is one."""
+        out_weight, out_bias, scale = fold_scale(self.proj, scale, x)
+        if self.impl == 'auto' and x.device.type == 'cpu' and not is_traced():
+            mixed = mix(
+                x,
+                self.points_values.weight,
+                self.points_values.bias,
+                out_weight,
+                out_bias,
+                self.sim_alpha,
+                self.sim_beta,
+                heads=self.heads,
+                center_grid=self.center_grid,
+                region_grid=self.region_grid,
+                denominator=self.denominator,
+            )
+        else:
+            clustered = cluster(
+                *self.project(x),
+                self.sim_alpha,
+                self.sim_beta,
+                center_grid=self.center_grid,
+                region_grid=self.region_grid,
+                denominator=self.denominator,
+                impl=self.impl,
+            )
+            mixed = F.linear(clustered.flatten(start_dim=3), out_weight, out_bias)
+        return mixed if scale is None else scale * mixed
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
@@ -83,6 +109,30 @@ class ClusterMixer(nn.Module):
             f'heads={self.heads}, head_dim={self.head_dim}, center_grid={self.center_grid}, '
             f'region_grid={self.region_grid}, denominator={self.denominator!r}, impl={self.impl!r}'
         )
+
+
+class RowwiseMlp(Mlp):  # type: ignore[misc]
+    """Linear, GELU, Linear at each position: timm's layer, computed by `coc_core.ops.mlp`."""
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """[..., C] -> [..., C], multiplied by ``scale`` [C] where there is one."""
+        weight, bias, scale = fold_scale(self.fc2, scale, x)
+        out = mlp(x, self.fc1.weight, self.fc1.bias, weight, bias)
+        return out if scale is None else scale * out
+
+
+def fold_scale(linear: nn.Linear, scale: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return weight and bias of ``scale * linear(...)``, and the scale where it is left to be multiplied by.
+
+    Folding saves a pass over the map, and in training a copy of it, for one over the weight: worth it where the map
+    ``x`` [..., C] has more positions than the layer has inputs. A layer scale of 1e-5 times a weight of 0.02 is less
+    than float16 holds.
+    """
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else linear.weight.dtype
+    if scale is None or dtype == torch.float16 or is_traced() or x.shape[:-1].numel() < linear.in_features:
+        return linear.weight, linear.bias, scale
+    return scale[:, None] * linear.weight, scale * linear.bias, None
 
 
 class ContextClusterBlock(nn.Module):
@@ -104,7 +154,7 @@ class ContextClusterBlock(nn.Module):
         self.mixer = mixer
         self.gamma1 = nn.Parameter(torch.full((dim,), float(layer_scale_init)))
         self.norm2 = MapNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = RowwiseMlp(dim, int(dim * mlp_ratio))
         self.gamma2 = nn.Parameter(torch.full((dim,), float(layer_scale_init)))
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         for linear in (self.mlp.fc1, self.mlp.fc2):
@@ -112,8 +162,8 @@ class ContextClusterBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C]."""
-        x = x + self.drop_path(self.gamma1 * self.mixer(self.norm1(x)))
-        out: Tensor = x + self.drop_path(self.gamma2 * self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.mixer(self.norm1(x), self.gamma1))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x), self.gamma2))
         return out
 
 

@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coc_core.ops.common import HALF, CenterMap, Grid, RegionLayout, check_denominator, pool_centers, similarity_logits
+from coc_core.ops.common import (
+    HALF,
+    CenterMap,
+    Grid,
+    RegionLayout,
+    check_denominator,
+    is_traced,
+    pool_centers,
+    similarity_logits,
+)
 from coc_core.ops.matmul import cluster_matmul
 from coc_core.ops.recompute import cluster_recompute
 from coc_core.ops.reference import cluster_reference
@@ -57,8 +66,9 @@ def cluster(
         region_grid: Regions in the map, an int or (rows, columns); must divide H and W.
         denominator: ``'similarity'`` as above; ``'count'`` divides by 1 + the number of points of the cluster, as
             the weights published in March 2023 need it.
-        impl: ``'reference'`` (literal), ``'matmul'`` (fast, plain operators), ``'recompute'`` (the same with less
-            memory in training, without ``center_map``), or ``'auto'``, which is ``'matmul'``.
+        impl: ``'reference'`` (literal), ``'matmul'`` (fast, plain operators), ``'recompute'`` (a few regions at a
+            time, and little kept for backward; without ``center_map``), or ``'auto'``: ``'recompute'`` on a CPU,
+            ``'matmul'`` elsewhere, with a ``center_map``, and where a graph is traced.
         center_map: Applied to what the centers hold, [..., D'] -> [..., D''], before it is handed back. A center
             holds a weighted mean: an affine map of all values may as well be applied to the centers alone, which are
             fewer; and so may a linear map of the output.
@@ -74,7 +84,8 @@ def cluster(
     check_denominator(denominator)
     check_impl(impl)
     options: dict[str, Any] = {'center_grid': center_grid, 'region_grid': region_grid, 'denominator': denominator}
-    implementation = IMPLEMENTATIONS['matmul' if impl == 'auto' else impl]
+    impl = _choose(points, center_map) if impl == 'auto' else impl
+    implementation = IMPLEMENTATIONS[impl]
     if impl == 'recompute':
         # It keeps half-precision inputs as they are.
         return implementation(points, values, alpha, beta, **options, center_map=center_map)
@@ -84,6 +95,11 @@ def cluster(
             mixed = implementation(points.float(), values.float(), alpha.float(), beta.float(), **options)
         return mixed.to(values.dtype)
     return implementation(points, values, alpha, beta, **options, center_map=center_map)
+
+
+def _choose(points: Tensor, center_map: CenterMap | None) -> str:
+    plain = center_map is not None or is_traced()
+    return 'recompute' if points.device.type == 'cpu' and not plain else 'matmul'
 
 
 def _as_outside(center_map: CenterMap | None, values: Tensor) -> CenterMap | None:

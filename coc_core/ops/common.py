@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,40 @@ NORM_EPS = 1e-12
 def working_dtype(x: Tensor) -> torch.dtype:
     """Return the precision that is computed in: float32 for half precision, else the tensor's own."""
     return torch.float32 if x.dtype in HALF else x.dtype
+
+
+def is_traced() -> bool:
+    """Return whether a graph is being made, in which plain operators are wanted."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_compiling()
+
+
+def cast_to_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the tensors in the precision of autocast, where that is on for their device."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device) or tensors[0].dtype == torch.float64:
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t.to(dtype) for t in tensors)
+
+
+def outside_autocast(backward: Callable[..., Any]) -> Any:
+    """Decorate the backward of an autograd function: it computes in the precision of what it kept."""
+
+    @wraps(backward)
+    def wrapped(ctx: Any, grad: Tensor) -> Any:
+        with torch.autocast(grad.device.type, enabled=False):
+            return backward(ctx, grad)
+
+    return wrapped
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add ``left @ right`` to ``total``, which may be of higher precision."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 def as_pair(grid: Grid, name: str) -> tuple[int, int]:
@@ -76,8 +112,19 @@ class RegionLayout:
     def join(self, x_GND: Tensor) -> Tensor:
         """[G, N, D] -> [B, H, W, K, D]."""
         b, r, c, h, w, k = self.batch, self.region_rows, self.region_cols, self.height, self.width, self.heads
-        x = x_GND.reshape(b, r, c, k, h, w, x_GND.shape[-1]).permute(0, 1, 4, 2, 5, 3, 6)
-        return x.reshape(b, r * h, c * w, k, x_GND.shape[-1])
+        return self._in_order(x_GND).reshape(b, r * h, c * w, k, x_GND.shape[-1])
+
+    def join_into(self, target_BHWKD: Tensor, x_GND: Tensor) -> None:
+        """`join` into memory that is there, of any strides and dtype."""
+        r, c, h, w = self.region_rows, self.region_cols, self.height, self.width
+        # Views, as these two dimensions are cut.
+        rows = target_BHWKD.unflatten(2, (c, w)).unflatten(1, (r, h))  # type: ignore[no-untyped-call]
+        rows.copy_(self._in_order(x_GND))
+
+    def _in_order(self, x_GND: Tensor) -> Tensor:
+        """[G, N, D] -> [B, rows of regions, h, columns of regions, w, K, D], a view."""
+        b, r, c, h, w, k = self.batch, self.region_rows, self.region_cols, self.height, self.width, self.heads
+        return x_GND.reshape(b, r, c, k, h, w, x_GND.shape[-1]).permute(0, 1, 4, 2, 5, 3, 6)
 
 
 def pool_centers(x_GND: Tensor, layout: RegionLayout, center_grid: Grid) -> Tensor:

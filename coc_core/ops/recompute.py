@@ -1,18 +1,97 @@
-"""The clustering operator with a backward of its own, which keeps little more than the inputs for itself.
+"""The clustering operator with a backward of its own: a few regions at a time, of which it keeps the inputs.
 
-Of a point only its center and its cosine are kept, of a center what it holds; whatever is as large as centers times
-points, and every copy of the map in another order, is made again.
+On a CPU the regions at work stay in the caches, and no large tensor is made but the result.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from coc_core.ops.common import NORM_EPS, Grid, RegionLayout, as_pair, pool_centers, working_dtype
+from coc_core.ops.common import Grid, RegionLayout, as_pair, outside_autocast, working_dtype
+from coc_core.ops.groups import cluster_groups, cluster_groups_backward, mix_again, pooling_windows
+
+# Of the points, values and similarities that are at work at a time: a CPU's caches hold it; a GPU wants many groups.
+CHUNK_BYTES = {'cpu': 8 * 2**20, 'cuda': 256 * 2**20}
+
+
+@dataclass(frozen=True)
+class SlabClustering:
+    """Clustering of slabs: strips of a map that are one region high, [S, h, W, ...], S = images * rows of regions.
+
+    They lie one behind the other in memory, so that some of them are a view. G = S * regions in a row * heads groups.
+    """
+
+    height: int
+    cols: int
+    heads: int
+    center_grid: tuple[int, int]
+    denominator: str
+
+    @classmethod
+    def of(cls, points_BHWKD: Tensor, center_grid: Grid, region_grid: Grid, denominator: str) -> SlabClustering:
+        """Return how the map's slabs are clustered.
+
+        Raises:
+            ValueError: The map does not divide into the regions, or a grid is impossible.
+        """
+        layout = RegionLayout.of(points_BHWKD, region_grid)
+        centers = as_pair(center_grid, 'center_grid')
+        return cls(layout.height, layout.region_cols, layout.heads, centers, denominator)
+
+    def chunks(self, slabs: int, width: int, dims: int, device: torch.device) -> Iterator[slice]:
+        """Cut ``slabs`` into pieces; ``dims`` are the channels of a point and its values together."""
+        centers = self.center_grid[0] * self.center_grid[1]
+        bytes_of_one = 4 * self.height * width * self.heads * (dims + 2 * centers)
+        step = max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES['cuda']) // bytes_of_one)
+        return (slice(start, start + step) for start in range(0, slabs, step))
+
+    def _layout(self, points_SHWKD: Tensor) -> tuple[RegionLayout, Tensor]:
+        layout = RegionLayout.of(points_SHWKD, (1, self.cols))
+        size = layout.height, layout.width
+        return layout, pooling_windows(size, self.center_grid, working_dtype(points_SHWKD), points_SHWKD.device)
+
+    def forward(
+        self, points_SHWKD: Tensor, values_SHWKD: Tensor, alpha: Tensor, beta: Tensor, mixed_SHWKD: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fill in the mixed values; return center and cosine of each point, [S, G / S, N]."""
+        layout, windows = self._layout(points_SHWKD)
+        points_GND, values_GND = (layout.split(x).to(windows.dtype) for x in (points_SHWKD, values_SHWKD))
+        mixed, index, cosine = cluster_groups(points_GND, values_GND, alpha, beta, windows, self.denominator)
+        layout.join_into(mixed_SHWKD, mixed)
+        of_slabs = (layout.batch, -1, mixed.shape[1])
+        return index.view(of_slabs), cosine.view(of_slabs)
+
+    def backward(
+        self,
+        points_SHWKD: Tensor,
+        values_SHWKD: Tensor,
+        alpha: Tensor,
+        beta: Tensor,
+        index: Tensor,
+        cosine: Tensor,
+        grad_SHWKD: Tensor,
+        grad_points_SHWKD: Tensor,
+        grad_values_SHWKD: Tensor,
+        mixed_SHWKD: Tensor | None = None,
+    ) -> Tensor:
+        """Fill in the gradients of points and values, and what `forward` made; return those of alpha and beta."""
+        layout, windows = self._layout(points_SHWKD)
+        points_GND, values_GND, grad_GND = (
+            layout.split(x).to(windows.dtype) for x in (points_SHWKD, values_SHWKD, grad_SHWKD)
+        )
+        arguments = alpha, beta, windows, self.denominator, index.flatten(0, 1), cosine.flatten(0, 1)
+        if mixed_SHWKD is not None:
+            layout.join_into(mixed_SHWKD, mix_again(values_GND, *arguments))
+        grad_points, grad_values, grad_scalars = cluster_groups_backward(points_GND, values_GND, *arguments, grad_GND)
+        layout.join_into(grad_points_SHWKD, grad_points)
+        layout.join_into(grad_values_SHWKD, grad_values)
+        return grad_scalars
 
 
 def cluster_recompute(
@@ -33,134 +112,46 @@ def cluster_recompute(
     """
     if center_map is not None:
         raise ValueError("impl='recompute' takes no center_map: choose impl='matmul'.")
-    arguments = points_BHWKD, values_BHWKD, alpha, beta, center_grid, region_grid, denominator
-    mixed: Tensor = _Cluster.apply(*arguments)  # type: ignore[no-untyped-call]
-    return mixed
+    slabs = SlabClustering.of(points_BHWKD, center_grid, region_grid, denominator)
+    points, values = (x.reshape(-1, slabs.height, *x.shape[2:]) for x in (points_BHWKD, values_BHWKD))
+    mixed: Tensor = _Cluster.apply(points, values, alpha, beta, slabs)  # type: ignore[no-untyped-call]
+    return mixed.view(values_BHWKD.shape)
 
 
 class _Cluster(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        points_BHWKD: Tensor,
-        values_BHWKD: Tensor,
-        alpha: Tensor,
-        beta: Tensor,
-        center_grid: Grid,
-        region_grid: Grid,
-        denominator: str,
+        ctx: Any, points_SHWKD: Tensor, values_SHWKD: Tensor, alpha: Tensor, beta: Tensor, slabs: SlabClustering
     ) -> Tensor:
-        layout, dtype = RegionLayout.of(points_BHWKD, region_grid), working_dtype(points_BHWKD)
-        with torch.autocast(points_BHWKD.device.type, enabled=False):
-            points_GND, values_GND = (layout.split(x).to(dtype) for x in (points_BHWKD, values_BHWKD))
-            centers_GMD, _ = _unit(pool_centers(points_GND, layout, center_grid))
-            lengths_G1N = _lengths(points_GND)[:, None].clamp_min(NORM_EPS)
-            # The sign and scale of alpha decide which center is the largest, as in z itself.
-            z_GMN = beta.to(dtype) + (alpha.to(dtype) * centers_GMD @ points_GND.transpose(1, 2)) / lengths_G1N
-            largest_G1N, center_G1N = z_GMN.max(dim=1, keepdim=True)
-            s_G1N = torch.sigmoid(largest_G1N)
-            s_GMN = _spread(s_G1N, center_G1N, z_GMN)
-            weight_GM1 = _weights(s_GMN, center_G1N, denominator)
-            held_GMD = (pool_centers(values_GND, layout, center_grid) + s_GMN @ values_GND) / weight_GM1
-            mixed_GND = s_GMN.transpose(1, 2) @ held_GMD
-        index = center_G1N.to(torch.uint8 if z_GMN.shape[1] <= 256 else torch.int32)
-        ctx.save_for_backward(points_BHWKD, values_BHWKD, alpha, beta, index, s_G1N, weight_GM1, held_GMD)
-        ctx.options = layout, center_grid, denominator
-        return layout.join(mixed_GND.to(values_BHWKD.dtype))
+        mixed = torch.empty(values_SHWKD.shape, dtype=values_SHWKD.dtype, device=values_SHWKD.device)
+        kept = []
+        with torch.autocast(points_SHWKD.device.type, enabled=False):
+            alpha_, beta_ = (x.to(working_dtype(points_SHWKD)) for x in (alpha, beta))
+            for piece in slabs.chunks(*_extent(points_SHWKD, values_SHWKD), points_SHWKD.device):
+                kept.append(slabs.forward(points_SHWKD[piece], values_SHWKD[piece], alpha_, beta_, mixed[piece]))
+        index, cosine = (torch.cat(parts) for parts in zip(*kept, strict=True)) if kept else (mixed, mixed)
+        ctx.save_for_backward(points_SHWKD, values_SHWKD, alpha, beta, index, cosine)
+        ctx.slabs = slabs
+        return mixed
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad_BHWKD: Tensor) -> tuple[Tensor | None, ...]:
-        points_BHWKD, values_BHWKD, alpha, beta, index, s_G1N, weight_GM1, held_GMD = ctx.saved_tensors
-        layout, center_grid, denominator = ctx.options
-        dtype = working_dtype(points_BHWKD)
-        with torch.autocast(points_BHWKD.device.type, enabled=False):
-            center_G1N = index.long()
-            grad_GND = layout.split(grad_BHWKD).to(dtype)
-            values_GND = layout.split(values_BHWKD).to(dtype)
-            like_GMN = held_GMD.new_zeros(()).expand(*held_GMD.shape[:2], s_G1N.shape[2])
-            s_GMN = _spread(s_G1N, center_G1N, like_GMN)
-            grad_sum_GMD = (s_GMN @ grad_GND) / weight_GM1
-            grad_s_G1N = (held_GMD @ grad_GND.transpose(1, 2)).gather(1, center_G1N)
-            grad_s_G1N += (grad_sum_GMD @ values_GND.transpose(1, 2)).gather(1, center_G1N)
-            if denominator == 'similarity':
-                grad_weight_GM1 = -(grad_sum_GMD * held_GMD).sum(dim=2, keepdim=True)
-                grad_s_G1N += grad_weight_GM1.expand(like_GMN.shape).gather(1, center_G1N)
-            grad_values_GND = s_GMN.transpose(1, 2) @ grad_sum_GMD
-            grad_values_GND += _pool_gradient(grad_sum_GMD, values_GND, layout, center_grid)
-            grad_values = layout.join(grad_values_GND.to(values_BHWKD.dtype))
-            del grad_GND, values_GND, grad_values_GND, s_GMN
-
-            grad_z_G1N = grad_s_G1N * s_G1N * (1 - s_G1N)
-            points_GND = layout.split(points_BHWKD).to(dtype)
-            grad_points_GND, cosine_G1N = _points_gradient(
-                points_GND, alpha.to(dtype) * grad_z_G1N, center_G1N, like_GMN, layout, center_grid
-            )
-            grad_alpha = (grad_z_G1N * cosine_G1N).sum().reshape(alpha.shape).to(alpha.dtype)
-            grad_beta = grad_z_G1N.sum().reshape(beta.shape).to(beta.dtype)
-            grad_points = layout.join(grad_points_GND.to(points_BHWKD.dtype))
-        return grad_points, grad_values, grad_alpha, grad_beta, None, None, None
+    @outside_autocast
+    def backward(ctx: Any, grad_SHWKD: Tensor) -> tuple[Tensor | None, ...]:
+        points, values, alpha, beta, index, cosine = ctx.saved_tensors
+        slabs: SlabClustering = ctx.slabs
+        grad_points, grad_values = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (points, values))
+        alpha_, beta_ = (x.to(working_dtype(points)) for x in (alpha, beta))
+        grad_scalars = torch.zeros(2, dtype=working_dtype(points), device=points.device)
+        for piece in slabs.chunks(*_extent(points, values), points.device):
+            grad_scalars += slabs.backward(
+                points[piece], values[piece], alpha_, beta_, index[piece], cosine[piece],
+                grad_SHWKD[piece], grad_points[piece], grad_values[piece],
+            )  # fmt: skip
+        grad_alpha, grad_beta = (g.to(x.dtype).view(x.shape) for g, x in zip(grad_scalars, (alpha, beta), strict=True))
+        return grad_points, grad_values, grad_alpha, grad_beta, None
 
 
-def _points_gradient(
-    points_GND: Tensor,
-    grad_cosine_G1N: Tensor,
-    center_G1N: Tensor,
-    like_GMN: Tensor,
-    layout: RegionLayout,
-    center_grid: Grid,
-) -> tuple[Tensor, Tensor]:
-    """The gradient of each point's cosine with its center, and that cosine."""
-    centers_GMD, center_lengths_GM1 = _unit(pool_centers(points_GND, layout, center_grid))
-    exact_GN = _lengths(points_GND)
-    lengths_G1N = exact_GN.clamp_min(NORM_EPS)[:, None]
-    cosine_G1N = (centers_GMD @ points_GND.transpose(1, 2)).gather(1, center_G1N) / lengths_G1N
-    scaled_G1N = grad_cosine_G1N / lengths_G1N
-    scaled_GMN = _spread(scaled_G1N, center_G1N, like_GMN)
-    # A vector shorter than eps is divided by eps: its length has no gradient.
-    along_G1N = scaled_G1N * cosine_G1N / lengths_G1N * (exact_GN >= NORM_EPS)[:, None]
-    grad_points_GND = scaled_GMN.transpose(1, 2) @ centers_GMD - along_G1N.transpose(1, 2) * points_GND
-    grad_unit_GMD = scaled_GMN @ points_GND
-    along_GM1 = (grad_unit_GMD * centers_GMD).sum(dim=2, keepdim=True) * (center_lengths_GM1 >= NORM_EPS)
-    grad_centers_GMD = (grad_unit_GMD - along_GM1 * centers_GMD) / center_lengths_GM1.clamp_min(NORM_EPS)
-    grad_points_GND += _pool_gradient(grad_centers_GMD, points_GND, layout, center_grid)
-    return grad_points_GND, cosine_G1N
-
-
-def _lengths(x_GND: Tensor) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(x_GND, dim=-1)
-    return lengths
-
-
-def _unit(centers_GMD: Tensor) -> tuple[Tensor, Tensor]:
-    """Centers of length one, and their lengths before, [G, M, 1]."""
-    lengths_GM1 = _lengths(centers_GMD)[..., None]
-    return centers_GMD / lengths_GM1.clamp_min(NORM_EPS), lengths_GM1
-
-
-def _spread(x_G1N: Tensor, center_G1N: Tensor, like_GMN: Tensor) -> Tensor:
-    """Each point's number at its center, zero at the others: [G, M, N]."""
-    return x_G1N.new_zeros(like_GMN.shape).scatter_(1, center_G1N, x_G1N)
-
-
-def _weights(s_GMN: Tensor, center_G1N: Tensor, denominator: str) -> Tensor:
-    """What a center's sum is divided by, [G, M, 1]."""
-    if denominator == 'count':
-        s_GMN = torch.zeros_like(s_GMN).scatter_(1, center_G1N, 1.0)
-    return 1 + s_GMN.sum(dim=2, keepdim=True)
-
-
-def _pool_gradient(grad_GMD: Tensor, like_GND: Tensor, layout: RegionLayout, center_grid: Grid) -> Tensor:
-    """The backward of `pool_centers`: [G, M, D] -> [G, N, D]."""
-    rows, cols = as_pair(center_grid, 'center_grid')
-    groups, _, dim = grad_GMD.shape
-    h, w = layout.height, layout.width
-    if h % rows == 0 and w % cols == 0:
-        each = grad_GMD.reshape(groups, rows, 1, cols, 1, dim) * (rows * cols / (h * w))
-        spread: Tensor = each.expand(groups, rows, h // rows, cols, w // cols, dim).reshape(groups, h * w, dim)
-        return spread
-    grad_image = grad_GMD.reshape(groups, rows, cols, dim).permute(0, 3, 1, 2)
-    image = like_GND.reshape(groups, h, w, dim).permute(0, 3, 1, 2)
-    gradient = torch.ops.aten._adaptive_avg_pool2d_backward(grad_image, image)
-    spread = gradient.permute(0, 2, 3, 1).reshape(groups, h * w, dim)
-    return spread
+def _extent(points_SHWKD: Tensor, values_SHWKD: Tensor) -> tuple[int, int, int]:
+    """Slabs, width, and channels of a point and its values."""
+    return points_SHWKD.shape[0], points_SHWKD.shape[2], points_SHWKD.shape[-1] + values_SHWKD.shape[-1]

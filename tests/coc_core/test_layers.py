@@ -1,0 +1,176 @@
+"""The layers work on a few rows or regions at a time; what they compute is what plain operators compute."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from coc_core import VARIANTS, ContextCluster, create_model
+from coc_core.layers import ClusterMixer, ContextClusterBlock, RowwiseMlp
+from coc_core.ops import mixer as mixer_module
+from coc_core.ops import mlp as mlp_module
+from coc_core.ops import recompute
+from coc_core.reference import classify_reference, dense_reference
+
+MAPS = [  # batch, height, width, dim, heads, head dim, center grid, region grid
+    (3, 8, 12, 6, 2, 5, 2, 2),
+    (2, 9, 7, 5, 3, 4, 5, 1),
+    (1, 10, 14, 7, 1, 8, 7, 2),
+    (0, 4, 4, 6, 2, 3, 2, 2),
+]
+
+
+@pytest.fixture(params=['whole', 'pieces'])
+def sizes(request, monkeypatch):
+    """Everything at once and kept for backward, or one row and one slab at a time and nothing kept."""
+    if request.param == 'pieces':
+        for module in (mlp_module, mixer_module):
+            monkeypatch.setattr(module, 'KEPT_BYTES', 0)
+        monkeypatch.setattr(mlp_module, 'CHUNK_BYTES', {'cpu': 600, 'cuda': 600})
+        monkeypatch.setattr(recompute, 'CHUNK_BYTES', {'cpu': 1, 'cuda': 1})
+
+
+def outputs_and_gradients(layer, x, *arguments):
+    leaves = [t.detach().clone().requires_grad_() for t in (x, *arguments)]
+    layer.zero_grad()
+    y = layer(*leaves)
+    y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape).sin())
+    return [y, *(t.grad for t in leaves), *(p.grad for p in layer.parameters())]
+
+
+def mixer_of(shape, **options):
+    _, _, _, dim, heads, head_dim, centers, regions = shape
+    torch.manual_seed(1)
+    layer = ClusterMixer(dim, heads, head_dim, center_grid=centers, region_grid=regions, **options).double()
+    with torch.no_grad():
+        layer.sim_alpha.fill_(1.7)
+        layer.sim_beta.fill_(-0.3)
+    return layer
+
+
+@pytest.mark.usefixtures('sizes')
+@pytest.mark.parametrize('scaled', [False, True])
+@pytest.mark.parametrize('denominator', ['similarity', 'count'])
+@pytest.mark.parametrize('shape', MAPS, ids=str)
+def test_mixer_equals_its_literal_form(shape, denominator, scaled):
+    literal, fast = (mixer_of(shape, denominator=denominator, impl=impl) for impl in ('reference', 'auto'))
+    x = torch.randn(*shape[:4], dtype=torch.float64)
+    scale = [torch.randn(shape[3], dtype=torch.float64)] * scaled
+    want, got = (outputs_and_gradients(layer, x, *scale) for layer in (literal, fast))
+    for g, w in zip(got, want, strict=True):
+        assert_close(g, w, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures('sizes')
+@pytest.mark.parametrize('alpha', [0.0, -2.0])
+def test_mixer_with_similarities_turned_round(alpha):
+    literal, fast = (mixer_of(MAPS[0], impl=impl) for impl in ('reference', 'auto'))
+    for layer in (literal, fast):
+        torch.nn.init.constant_(layer.sim_alpha, alpha)
+    x = torch.randn(*MAPS[0][:4], dtype=torch.float64)
+    for g, w in zip(*(outputs_and_gradients(layer, x) for layer in (fast, literal)), strict=True):
+        assert_close(g, w, rtol=1e-10, atol=1e-12)
+
+
+def test_mixer_takes_a_map_of_any_strides():
+    layer = mixer_of(MAPS[0])
+    x = torch.randn(3, 6, 8, 12, dtype=torch.float64).permute(0, 2, 3, 1)
+    assert_close(layer(x), layer(x.contiguous()))
+
+
+@pytest.mark.usefixtures('sizes')
+@pytest.mark.parametrize('scaled', [False, True])
+@pytest.mark.parametrize('rows', [0, 1, 37])
+def test_mlp_equals_plain_operators(rows, scaled):
+    torch.manual_seed(0)
+    layer = RowwiseMlp(5, 11).double()
+    x, scale = torch.randn(rows, 5, dtype=torch.float64), [torch.randn(5, dtype=torch.float64)] * scaled
+    plain = copy.deepcopy(layer)
+    plain.forward = lambda x, scale=1: scale * plain.fc2(F.gelu(plain.fc1(x)))
+    want, got = (outputs_and_gradients(module, x, *scale) for module in (plain, layer))
+    for g, w in zip(got, want, strict=True):
+        assert_close(g, w, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures('sizes')
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_errs_no_more_than_plain_operators(dtype):
+    """Twice the error of the literal block under the same autocast, against float64."""
+    torch.manual_seed(0)
+    errors = {}
+    exact = ContextClusterBlock(8, mixer_of((2, 8, 8, 8, 2, 4, 2, 2), impl='reference'), mlp_ratio=4,
+                                layer_scale_init=0.5, drop_path=0).double()  # fmt: skip
+    x = torch.randn(2, 8, 8, 8, dtype=torch.float64)
+    want = outputs_and_gradients(exact, x)
+    for impl in ('reference', 'auto'):
+        block = copy.deepcopy(exact).float()
+        block.mixer.impl = impl
+        if impl == 'reference':
+            block.mlp.forward = lambda x, scale, mlp=block.mlp: scale * mlp.fc2(F.gelu(mlp.fc1(x)))
+        with torch.autocast('cpu', dtype=dtype):
+            got = outputs_and_gradients(block, x.float())
+        errors[impl] = [(g.double() - w).norm() / w.norm().clamp_min(1e-9) for g, w in zip(got, want, strict=True)]
+    for literal, fast in zip(errors['reference'], errors['auto'], strict=True):
+        # Gradients of numbers near zero have no relative error to speak of.
+        assert fast <= 2 * literal + 1e-2
+
+
+def test_a_small_layer_scale_survives_float16():
+    torch.manual_seed(0)
+    layer = RowwiseMlp(8, 16)
+    torch.nn.init.trunc_normal_(layer.fc2.weight, std=0.02)
+    x, scale = torch.randn(500, 8), torch.full((8,), 1e-5)
+    with torch.autocast('cpu', dtype=torch.float16):
+        half = layer(x, scale).float()
+    assert_close(half, layer(x, scale), rtol=0.05, atol=1e-8)
+
+
+def test_layers_cannot_be_differentiated_twice_in_silence():
+    layer = mixer_of(MAPS[0])
+    x = torch.randn(*MAPS[0][:4], dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='does not require grad'):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize('name', ['coc_tiny', 'coc_tiny_plain'])
+def test_classifier_equals_the_published_form(name):
+    model = create_model(name, num_classes=5, layer_scale_init=0.3).double()
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    assert_close(model(images), classify_reference(model, images), rtol=1e-9, atol=1e-10)
+
+
+def test_dense_backbone_equals_the_published_form():
+    config = VARIANTS['coc_tiny'].override(center_grid=5, layer_scale_init=0.3)
+    model = ContextCluster(config, dense_indices=(0, 2, 3)).double()
+    images = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    for got, want in zip(model.forward_dense(images), dense_reference(model, images), strict=True):
+        assert_close(got, want, rtol=1e-9, atol=1e-10)
+
+
+def saved_bytes(model, images, forward):
+    """What autograd keeps of a forward pass, but for parameters: each piece of memory once."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    sizes = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        loss = forward(images).sum()
+    del loss
+    return sum(sizes.values())
+
+
+def test_a_training_step_keeps_little():
+    """coc_tiny, eight images of 224x224: 169 MiB, where the published form keeps 393."""
+    model, images = create_model('coc_tiny').train(), torch.randn(8, 3, 224, 224)
+    kept, published = (saved_bytes(model, images, f) / 2**20 for f in (model, partial(classify_reference, model)))
+    assert kept < 180
+    assert published > 2 * kept
