@@ -12,6 +12,7 @@ from coc_core.ops.common import HALF, CenterMap, Grid, RegionLayout, check_denom
 from coc_core.ops.matmul import cluster_matmul
 from coc_core.ops.recompute import cluster_recompute
 from coc_core.ops.reference import cluster_reference
+from coc_core.ops.triton_kernels import cluster_triton
 
 __all__ = ['IMPLEMENTATIONS', 'assign', 'check_denominator', 'check_impl', 'cluster']
 
@@ -19,6 +20,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     'reference': cluster_reference,
     'matmul': cluster_matmul,
     'recompute': cluster_recompute,
+    'triton': cluster_triton,
 }
 
 
@@ -58,7 +60,8 @@ def cluster(
         denominator: ``'similarity'`` as above; ``'count'`` divides by 1 + the number of points of the cluster, as
             the weights published in March 2023 need it.
         impl: ``'reference'`` (literal), ``'matmul'`` (fast, plain operators), ``'recompute'`` (the same with less
-            memory in training, without ``center_map``), or ``'auto'``, which is ``'matmul'``.
+            memory in training, without ``center_map``), ``'triton'`` (fused kernels for a GPU, float32 and half
+            precision, without ``center_map``), or ``'auto'``, which is ``'matmul'``.
         center_map: Applied to what the centers hold, [..., D'] -> [..., D''], before it is handed back. A center
             holds a weighted mean: an affine map of all values may as well be applied to the centers alone, which are
             fewer; and so may a linear map of the output.
@@ -75,8 +78,8 @@ def cluster(
     check_impl(impl)
     options: dict[str, Any] = {'center_grid': center_grid, 'region_grid': region_grid, 'denominator': denominator}
     implementation = IMPLEMENTATIONS['matmul' if impl == 'auto' else impl]
-    if impl == 'recompute':
-        # It keeps half-precision inputs as they are.
+    if impl in ('recompute', 'triton'):
+        # They read half-precision inputs as they are.
         return implementation(points, values, alpha, beta, **options, center_map=center_map)
     if points.dtype in HALF:
         options['center_map'] = _as_outside(center_map, values)
