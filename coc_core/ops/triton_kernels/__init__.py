@@ -8,7 +8,6 @@ are the kernels. Triton is imported when a kernel is first launched: without it 
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 
 import torch
@@ -23,12 +22,12 @@ __all__ = ['cluster_packed_triton', 'cluster_triton', 'triton_available']
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def _installed() -> bool:
     return importlib.util.find_spec('triton') is not None
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def _interpreted() -> bool:
     import triton
 

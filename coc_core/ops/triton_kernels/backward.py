@@ -52,7 +52,7 @@ def direction_gradient(f_ND, unit_ND, scaled_N, cosine_N, length_N, divisor_N):
 @triton.jit
 def pool_gradient(member_NM, share_M, grad_MD):
     """What each point gets from the pooling windows that it lies in."""
-    return tl.dot(member_NM.to(tl.float32), grad_MD * share_M[:, None], input_precision='tf32x3')
+    return count_dot(member_NM, grad_MD * share_M[:, None])
 
 
 @triton.jit(do_not_specialize=['geometry', 'programs'])

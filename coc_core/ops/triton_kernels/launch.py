@@ -80,7 +80,7 @@ def allocate(problem: Problem, values_BHWKD: Tensor) -> tuple[Tensor, State]:
     p = problem
     mixed = values_BHWKD.new_empty(values_BHWKD.shape)
     center = values_BHWKD.new_empty((p.groups, p.points), dtype=torch.uint8)
-    on_chip = plan.fits_on_chip(p.points, p.dim, p.values_dim)
+    on_chip = plan.fits_on_chip(p.points, p.centers, p.dim, p.values_dim)
     per_center = p.groups, p.centers
     shapes: list[tuple[int, ...]] = [(p.groups, p.points), (*per_center, p.dim), per_center]
     shapes += [(*per_center, p.values_dim), per_center]
@@ -95,9 +95,9 @@ def kernels() -> Any:
     return forward, backward
 
 
-def run(kernel: Any, programs: int, *arguments: Any, warps: int, **sizes: Any) -> None:
+def run(kernel: Any, programs: int, *arguments: Any, warps: int, stages: int = 1, **sizes: Any) -> None:
     """Launch a kernel."""
-    kernel[(programs,)](*arguments, **sizes, num_warps=warps)
+    kernel[(programs,)](*arguments, **sizes, num_warps=warps, num_stages=stages)
 
 
 def forward(points: Tensor, values: Tensor, alpha: Tensor, beta: Tensor, problem: Problem) -> tuple[Tensor, State]:
@@ -134,14 +134,14 @@ def _forward_chunks(
     where = p.groups, p.geometry, chunks.size
     sizes = _sizes(p, blocks)
     arguments: tuple[Any, ...] = points, partial_points, _strides(points), *where
-    run(module.pool_chunk, programs, *arguments, warps=blocks.warps, **sizes, D=p.dim, BLOCK_D=blocks.dim)
+    run(module.pool_chunk, programs, *arguments, **_pipelined(blocks), **sizes, D=p.dim, BLOCK_D=blocks.dim)
     arguments = partial_points, state.unit, state.length, rows, chunks.number
     run(module.finish_unit, rows, *arguments, warps=1, D=p.dim, BLOCK_D=blocks.dim)
 
     partial_values, partial_weight = _partial(points, chunks, p, p.values_dim), _partial(points, chunks, p, 1)
     arguments = points, values, alpha, beta, state.unit, state.center, state.similarity, partial_values, partial_weight
     arguments += _strides(points), _strides(values), *where
-    run(module.assign_chunk, programs, *arguments, warps=blocks.warps, **_all_sizes(p, blocks))
+    run(module.assign_chunk, programs, *arguments, **_pipelined(blocks), **_all_sizes(p, blocks))
     arguments = partial_values, partial_weight, state.held, state.weight, rows, chunks.number
     run(module.finish_held, rows, *arguments, warps=1, D=p.values_dim, BLOCK_D=blocks.values_dim)
 
@@ -218,7 +218,7 @@ def _backward_chunks(
     arguments: tuple[Any, ...] = grad, state.center, state.similarity, partial_sum, _strides(grad)
     arguments += p.groups, p.geometry, chunks.size
     value_sizes = dict(M=p.centers, DV=p.values_dim, BLOCK_M=blocks.centers, BLOCK_DV=blocks.values_dim)
-    run(module.grad_sum_chunk, programs, *arguments, warps=blocks.warps, **value_sizes, BLOCK_N=blocks.points)
+    run(module.grad_sum_chunk, programs, *arguments, **_pipelined(blocks), **value_sizes, BLOCK_N=blocks.points)
     arguments = partial_sum, state.weight, grad_sum, rows, chunks.number
     run(module.finish_grad_sum, rows, *arguments, warps=1, D=p.values_dim, BLOCK_D=blocks.values_dim)
 
@@ -227,7 +227,7 @@ def _backward_chunks(
     arguments = grad, points, values, alpha, state.center, state.similarity, state.unit, state.held, grad_sum
     arguments += grad_values, scaled, partial_unit, scalars, _strides(grad), _strides(points), _strides(values)
     arguments += grad_values.stride(2), p.groups, programs, p.geometry, chunks.size
-    run(module.grad_values_chunk, programs, *arguments, warps=blocks.warps, **_all_sizes(p, blocks))
+    run(module.grad_values_chunk, programs, *arguments, **_pipelined(blocks), **_all_sizes(p, blocks))
     arguments = partial_unit, state.unit, state.length, grad_centers, rows, chunks.number
     run(module.finish_grad_centers, rows, *arguments, warps=1, D=p.dim, BLOCK_D=blocks.dim)
 
@@ -237,6 +237,10 @@ def _backward_chunks(
     sizes = _sizes(p, blocks)
     run(module.grad_points_block, programs, *arguments, warps=blocks.warps, **sizes, D=p.dim, BLOCK_D=blocks.dim)
     return scalars
+
+
+def _pipelined(blocks: plan.Blocks) -> dict[str, int]:
+    return dict(warps=blocks.warps, stages=blocks.stages)
 
 
 def _sizes(p: Problem, blocks: plan.Blocks) -> dict[str, int]:

@@ -23,6 +23,7 @@ class Blocks(NamedTuple):
     dim: int
     values_dim: int
     warps: int
+    stages: int
 
 
 class Chunks(NamedTuple):
@@ -37,16 +38,17 @@ def padded(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def fits_on_chip(points: int, dim: int, values_dim: int) -> bool:
+def fits_on_chip(points: int, centers: int, dim: int, values_dim: int) -> bool:
     """Tell whether a region is handled by one program. ``points`` may be symbolic: it is only compared."""
-    return points <= min(ON_CHIP_POINTS, ON_CHIP_ELEMENTS // padded(max(dim, values_dim)))
+    tile, assignment = ON_CHIP_ELEMENTS // padded(max(dim, values_dim)), ON_CHIP_ELEMENTS // 2 // padded(centers)
+    return points <= min(ON_CHIP_POINTS, tile, assignment)
 
 
 def on_chip_blocks(points: int, centers: int, dim: int, values_dim: int) -> Blocks:
     """Blocks that hold a whole region; 16 elements of a tile a thread keep the backward's tiles in registers."""
     block_n, block_m, block_d, block_dv = (padded(n) for n in (points, centers, dim, values_dim))
     tile = block_n * max(block_d, block_dv, block_m)
-    return Blocks(block_n, block_m, block_d, block_dv, min(8, max(1, tile // 512)))
+    return Blocks(block_n, block_m, block_d, block_dv, min(8, max(1, tile // 512)), 1)
 
 
 def chunk_blocks(centers: int, dim: int, values_dim: int) -> Blocks:
@@ -54,8 +56,7 @@ def chunk_blocks(centers: int, dim: int, values_dim: int) -> Blocks:
     block_m, block_d, block_dv = (padded(n) for n in (centers, dim, values_dim))
     widest = max(block_d, block_dv)
     block_n = max(16, min(64, 4096 // widest))
-    held = block_m * widest
-    return Blocks(block_n, block_m, block_d, block_dv, 8 if held > 4096 else 4)
+    return Blocks(block_n, block_m, block_d, block_dv, 8 if block_m * widest >= 2048 else 4, 2)
 
 
 def split(points: int, groups: int, block: int, processors: int) -> Chunks:

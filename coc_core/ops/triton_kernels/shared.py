@@ -50,7 +50,17 @@ def store_points(pointer, pitch, x_ND, geometry, place, n_N, inside_N, D: tl.con
     offset_N = ((n_N // width) * map_width + n_N % width) * pitch
     d_D = tl.arange(0, BLOCK_D)
     mask_ND = inside_N[:, None] & (d_D < D)[None, :]
-    tl.store(start + offset_N[:, None] + d_D[None, :], x_ND.to(pointer.dtype.element_ty), mask=mask_ND)
+    tl.store(start + offset_N[:, None] + d_D[None, :], _narrow(x_ND, pointer.dtype.element_ty), mask=mask_ND)
+
+
+@triton.jit
+def _narrow(x, dtype: tl.constexpr):
+    """A float32 tensor in another type, rounded to the nearest."""
+    if INTERPRETED and dtype == tl.bfloat16:
+        # The interpreter cuts the lower bits off.
+        bits = x.to(tl.int32, bitcast=True)
+        x = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+    return x.to(dtype)
 
 
 @triton.jit
@@ -124,11 +134,14 @@ def _split(x):
 
 @triton.jit
 def count_dot(member, y):
-    """The product with a matrix of zeros and ones, which every type holds exactly: half precision is not widened."""
-    if y.dtype == tl.float32:
-        return tl.dot(member.to(tl.float32), y, input_precision='tf32x3')
+    """The product with a matrix of zeros and ones, as exact as float32 is: every type holds these."""
     # By way of float32: the interpreter takes an integer for the bits of a bfloat16.
-    return _half_dot(member.to(tl.float32).to(y.dtype), y)
+    ones = member.to(tl.float32)
+    if y.dtype == tl.float32:
+        high, middle, low = _split(y)
+        ones_half = ones.to(tl.bfloat16)
+        return _half_dot(ones_half, low) + _half_dot(ones_half, middle) + _half_dot(ones_half, high)
+    return _half_dot(ones.to(y.dtype), y)
 
 
 @triton.jit
