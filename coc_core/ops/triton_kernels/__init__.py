@@ -22,12 +22,12 @@ __all__ = ['cluster_packed_triton', 'cluster_triton', 'triton_available']
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _installed() -> bool:
     return importlib.util.find_spec('triton') is not None
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _interpreted() -> bool:
     import triton
 

@@ -55,7 +55,7 @@ def pool_gradient(member_NM, share_M, grad_MD):
     return count_dot(member_NM, grad_MD * share_M[:, None])
 
 
-@triton.jit(do_not_specialize=['geometry', 'programs'])
+@triton.jit(do_not_specialize=['regions', 'programs'])
 def backward_on_chip(
     grad,
     points,
@@ -72,7 +72,9 @@ def backward_on_chip(
     grad_points_pitch,
     grad_values_pitch,
     programs,
-    geometry,
+    regions,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     D: tl.constexpr,
@@ -85,6 +87,8 @@ def backward_on_chip(
 ):
     """A whole group in one program: each input is read once; only the assignment comes from the forward."""
     group = tl.program_id(0)
+    # Of a small region the sides are constants: divisions by them are cheap.
+    geometry = (regions[0], regions[1], regions[2], HEIGHT, WIDTH)
     height, width, place = locate(group, geometry)
     n_N = tl.arange(0, BLOCK_N)
     inside_N = n_N < height * width

@@ -41,7 +41,7 @@ def shares(index_N, s_N, inside_N, COUNT: tl.constexpr, BLOCK_M: tl.constexpr):
     return s_NM, tl.sum(own_NM.to(tl.float32) if COUNT else s_NM, axis=0)
 
 
-@triton.jit(do_not_specialize=['geometry'])
+@triton.jit(do_not_specialize=['regions'])
 def forward_on_chip(
     points,
     values,
@@ -52,7 +52,9 @@ def forward_on_chip(
     points_strides,
     values_strides,
     mixed_pitch,
-    geometry,
+    regions,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     D: tl.constexpr,
@@ -65,6 +67,8 @@ def forward_on_chip(
 ):
     """A whole group in one program: each input is read once."""
     group = tl.program_id(0)
+    # Of a small region the sides are constants: divisions by them are cheap.
+    geometry = (regions[0], regions[1], regions[2], HEIGHT, WIDTH)
     height, width, place = locate(group, geometry)
     n_N = tl.arange(0, BLOCK_N)
     inside_N = n_N < height * width

@@ -120,8 +120,9 @@ def _forward_on_chip(
 ) -> None:
     blocks = plan.on_chip_blocks(p.points, p.centers, p.dim, p.values_dim)
     arguments = points, values, alpha, beta, mixed, state.center
-    places = _strides(points), _strides(values), mixed.stride(2), p.geometry
-    run(module.forward_on_chip, p.groups, *arguments, *places, warps=blocks.warps, **_all_sizes(p, blocks))
+    places = _strides(points), _strides(values), mixed.stride(2), p.geometry[:3]
+    sizes = dict(**_all_sizes(p, blocks), HEIGHT=p.height, WIDTH=p.width)
+    run(module.forward_on_chip, p.groups, *arguments, *places, warps=blocks.warps, **sizes)
 
 
 def _forward_chunks(
@@ -194,8 +195,9 @@ def _backward_on_chip(
     scalars = points.new_empty((2, p.groups), dtype=torch.float32)
     arguments = grad, points, values, alpha, beta, state.center, grad_points, grad_values, scalars
     places = _strides(grad), _strides(points), _strides(values), grad_points.stride(2), grad_values.stride(2)
-    where = p.groups, p.geometry
-    run(module.backward_on_chip, p.groups, *arguments, *places, *where, warps=blocks.warps, **_all_sizes(p, blocks))
+    where = p.groups, p.geometry[:3]
+    sizes = dict(**_all_sizes(p, blocks), HEIGHT=p.height, WIDTH=p.width)
+    run(module.backward_on_chip, p.groups, *arguments, *places, *where, warps=blocks.warps, **sizes)
     return scalars
 
 

@@ -1,6 +1,7 @@
 """How the kernels are launched: what fits on the chip, block sizes, warps and chunks. Pure functions of sizes.
 
-Every number was chosen by compiling the kernels for sm_90: no kernel spills registers at the shapes of the models.
+Every number was chosen by compiling the kernels for sm_90, not by timing them. At the shapes of the models no kernel
+spills registers, but the backward of small regions in float32: 13 of a thread's.
 """
 
 from __future__ import annotations
