@@ -70,9 +70,10 @@ def test_equals_literal(form, shape, denominator):
 
 
 def test_forms_are_chosen_by_size():
-    assert plan.fits_on_chip(49, 4, 24, 24) and plan.fits_on_chip(32, 1, 256, 256) and plan.fits_on_chip(64, 64, 32, 8)
-    assert not plan.fits_on_chip(1050, 4, 32, 32) and not plan.fits_on_chip(64, 1, 256, 16)
-    assert not plan.fits_on_chip(196, 49, 24, 24)
+    assert plan.fits_on_chip(49, 4, 24, 24, 4) and plan.fits_on_chip(64, 64, 32, 8, 4)
+    assert plan.fits_on_chip(24, 1, 256, 256, 2) and not plan.fits_on_chip(24, 1, 256, 256, 4)
+    assert not plan.fits_on_chip(1050, 4, 32, 32, 2) and not plan.fits_on_chip(64, 1, 256, 16, 2)
+    assert not plan.fits_on_chip(196, 49, 24, 24, 2)
 
 
 @pytest.mark.parametrize('groups', [1, 7, 1024, 40000])

@@ -80,7 +80,7 @@ def allocate(problem: Problem, values_BHWKD: Tensor) -> tuple[Tensor, State]:
     p = problem
     mixed = values_BHWKD.new_empty(values_BHWKD.shape)
     center = values_BHWKD.new_empty((p.groups, p.points), dtype=torch.uint8)
-    on_chip = plan.fits_on_chip(p.points, p.centers, p.dim, p.values_dim)
+    on_chip = plan.fits_on_chip(p.points, p.centers, p.dim, p.values_dim, values_BHWKD.dtype.itemsize)
     per_center = p.groups, p.centers
     shapes: list[tuple[int, ...]] = [(p.groups, p.points), (*per_center, p.dim), per_center]
     shapes += [(*per_center, p.values_dim), per_center]

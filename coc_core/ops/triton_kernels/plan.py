@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 MAX_CENTERS = 64
 MAX_DIM = 256
-# The largest padded [N, D] tile of which a program holds the five or six that the backward needs.
-ON_CHIP_ELEMENTS = 8192
+# The largest padded [N, D] tile, of which a program holds five or six in the backward: in float32 registers spill
+# beyond, in half precision they do at twice the elements. And the largest padded [N, M] tile.
+ON_CHIP_BYTES = 16384
+ON_CHIP_ASSIGNMENTS = 4096
 ON_CHIP_POINTS = 256
 PROGRAMS_PER_PROCESSOR = 8
 
@@ -39,10 +41,10 @@ def padded(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def fits_on_chip(points: int, centers: int, dim: int, values_dim: int) -> bool:
+def fits_on_chip(points: int, centers: int, dim: int, values_dim: int, itemsize: int) -> bool:
     """Tell whether a region is handled by one program. ``points`` may be symbolic: it is only compared."""
-    tile, assignment = ON_CHIP_ELEMENTS // padded(max(dim, values_dim)), ON_CHIP_ELEMENTS // 2 // padded(centers)
-    return points <= min(ON_CHIP_POINTS, tile, assignment)
+    tile = ON_CHIP_BYTES // itemsize // padded(max(dim, values_dim))
+    return points <= min(ON_CHIP_POINTS, tile, ON_CHIP_ASSIGNMENTS // padded(centers))
 
 
 def on_chip_blocks(points: int, centers: int, dim: int, values_dim: int) -> Blocks:
