@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
-from coc_core.ops import cluster
+from coc_core.ops import cluster_packed
 from coc_core.ops.common import is_traced
 from coc_core.ops.mixer import mix
 from coc_core.ops.mlp import mlp
@@ -91,8 +91,8 @@ class ClusterMixer(nn.Module):
                 denominator=self.denominator,
             )
         else:
-            clustered = cluster(
-                *self.project(x),
+            clustered = cluster_packed(
+                self._project(x),
                 self.sim_alpha,
                 self.sim_beta,
                 center_grid=self.center_grid,

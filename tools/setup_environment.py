@@ -42,7 +42,7 @@ def locked(family: str) -> dict[str, str]:
     """Return the exact versions of one family's environment, by distribution name.
 
     Raises:
-        SetupError: A line of the lock is not ``name==version``, with or without a family's name behind.
+        SetupError: A line of the lock is not ``name==version``, with or without a family's name or ``linux`` behind.
     """
     versions = {}
     for line in LOCK.read_text().splitlines():
@@ -50,9 +50,9 @@ def locked(family: str) -> dict[str, str]:
         if not requirement:
             continue
         name, separator, version = requirement.partition('==')
-        if not separator or owner not in ('', *FAMILIES):
+        if not separator or owner not in ('', 'linux', *FAMILIES):
             raise SetupError(f'{LOCK.name} has a line that is not "name==version  # family": {line!r}.')
-        if owner in ('', family):
+        if owner in ('', family, sys.platform):
             versions[name] = version
     return versions
 

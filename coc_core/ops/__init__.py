@@ -13,6 +13,7 @@ from coc_core.ops.common import (
     CenterMap,
     Grid,
     RegionLayout,
+    as_pair,
     check_denominator,
     is_traced,
     pool_centers,
@@ -21,13 +22,15 @@ from coc_core.ops.common import (
 from coc_core.ops.matmul import cluster_matmul
 from coc_core.ops.recompute import cluster_recompute
 from coc_core.ops.reference import cluster_reference
+from coc_core.ops.triton_kernels import cluster_packed_triton, cluster_triton, triton_available
 
-__all__ = ['IMPLEMENTATIONS', 'assign', 'check_denominator', 'check_impl', 'cluster']
+__all__ = ['IMPLEMENTATIONS', 'assign', 'check_denominator', 'check_impl', 'cluster', 'cluster_packed']
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     'reference': cluster_reference,
     'matmul': cluster_matmul,
     'recompute': cluster_recompute,
+    'triton': cluster_triton,
 }
 
 
@@ -67,8 +70,9 @@ def cluster(
         denominator: ``'similarity'`` as above; ``'count'`` divides by 1 + the number of points of the cluster, as
             the weights published in March 2023 need it.
         impl: ``'reference'`` (literal), ``'matmul'`` (fast, plain operators), ``'recompute'`` (a few regions at a
-            time, and little kept for backward; without ``center_map``), or ``'auto'``: ``'recompute'`` on a CPU,
-            ``'matmul'`` elsewhere, with a ``center_map``, and where a graph is traced.
+            time, and little kept for backward; without ``center_map``), ``'triton'`` (fused kernels for a GPU, float32
+            and half precision, without ``center_map``), or ``'auto'``: ``'triton'`` where it can be, ``'recompute'``
+            on a CPU, and ``'matmul'`` where neither can, or a graph is traced on a CPU.
         center_map: Applied to what the centers hold, [..., D'] -> [..., D''], before it is handed back. A center
             holds a weighted mean: an affine map of all values may as well be applied to the centers alone, which are
             fewer; and so may a linear map of the output.
@@ -84,10 +88,10 @@ def cluster(
     check_denominator(denominator)
     check_impl(impl)
     options: dict[str, Any] = {'center_grid': center_grid, 'region_grid': region_grid, 'denominator': denominator}
-    impl = _choose(points, center_map) if impl == 'auto' else impl
+    impl = _choose(points, values.shape[-1], center_grid, center_map) if impl == 'auto' else impl
     implementation = IMPLEMENTATIONS[impl]
-    if impl == 'recompute':
-        # It keeps half-precision inputs as they are.
+    if impl in ('recompute', 'triton'):
+        # They read half-precision inputs as they are.
         return implementation(points, values, alpha, beta, **options, center_map=center_map)
     if points.dtype in HALF:
         options['center_map'] = _as_outside(center_map, values)
@@ -97,9 +101,49 @@ def cluster(
     return implementation(points, values, alpha, beta, **options, center_map=center_map)
 
 
-def _choose(points: Tensor, center_map: CenterMap | None) -> str:
-    plain = center_map is not None or is_traced()
-    return 'recompute' if points.device.type == 'cpu' and not plain else 'matmul'
+def cluster_packed(
+    points_values: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    *,
+    center_grid: Grid,
+    region_grid: Grid,
+    denominator: str = 'similarity',
+    impl: str = 'auto',
+) -> Tensor:
+    """As `cluster`, for points and values in one tensor, which need not be taken apart, nor its gradient joined.
+
+    Args:
+        points_values: [B, H, W, 2, heads, D], the points first, the values second.
+        alpha: As in `cluster`.
+        beta: As in `cluster`.
+        center_grid: As in `cluster`.
+        region_grid: As in `cluster`.
+        denominator: As in `cluster`.
+        impl: As in `cluster`.
+
+    Returns:
+        [B, H, W, heads, D].
+
+    Raises:
+        ValueError: See `cluster`.
+    """
+    check_impl(impl)
+    dim = points_values.shape[-1]
+    impl = _choose(points_values, dim, center_grid, None) if impl == 'auto' else impl
+    options: dict[str, Any] = {'center_grid': center_grid, 'region_grid': region_grid, 'denominator': denominator}
+    if impl == 'triton':
+        return cluster_packed_triton(points_values, alpha, beta, **options)
+    points, values = points_values.unbind(dim=3)
+    return cluster(points, values, alpha, beta, **options, impl=impl)
+
+
+def _choose(points: Tensor, values_dim: int, center_grid: Grid, center_map: CenterMap | None) -> str:
+    """The implementation that ``'auto'`` stands for, by device and sizes."""
+    rows, cols = as_pair(center_grid, 'center_grid')
+    if center_map is None and triton_available(points, values_dim, rows * cols):
+        return 'triton'
+    return 'recompute' if center_map is None and points.device.type == 'cpu' and not is_traced() else 'matmul'
 
 
 def _as_outside(center_map: CenterMap | None, values: Tensor) -> CenterMap | None:

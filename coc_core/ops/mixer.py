@@ -101,8 +101,8 @@ class _Mix(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     @outside_autocast
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad_SHWC: Tensor) -> tuple[Tensor | None, ...]:
         x_SHWC, in_weight, in_bias, out_weight, alpha, beta, index, cosine, projected = ctx.saved_tensors
         slabs: SlabClustering = ctx.slabs

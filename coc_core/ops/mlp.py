@@ -62,8 +62,8 @@ class _Mlp(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     @outside_autocast
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad_PC: Tensor) -> tuple[Tensor | None, ...]:
         x_PC, weight1, bias1, weight2, kept_PH = ctx.saved_tensors
         rows, step = len(x_PC), _chunk_rows(x_PC, weight1)

@@ -135,8 +135,8 @@ class _Cluster(torch.autograd.Function):
         return mixed
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     @outside_autocast
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad_SHWKD: Tensor) -> tuple[Tensor | None, ...]:
         points, values, alpha, beta, index, cosine = ctx.saved_tensors
         slabs: SlabClustering = ctx.slabs
