@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, trunc_normal_
@@ -76,7 +78,7 @@ class ClusterMixer(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C], multiplied by ``scale`` [C] where there is one."""
         out_weight, out_bias, scale = fold_scale(self.proj, scale, x)
-        if self.impl == 'auto' and x.device.type == 'cpu' and not is_traced():
+        if self.impl == 'auto' and x.device.type == 'cpu' and not is_traced(x):
             mixed = mix(
                 x,
                 self.points_values.weight,
@@ -130,7 +132,7 @@ def fold_scale(linear: nn.Linear, scale: Tensor | None, x: Tensor) -> tuple[Tens
     """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else linear.weight.dtype
-    if scale is None or dtype == torch.float16 or is_traced() or x.shape[:-1].numel() < linear.in_features:
+    if scale is None or dtype == torch.float16 or is_traced(x) or x.shape[:-1].numel() < linear.in_features:
         return linear.weight, linear.bias, scale
     return scale[:, None] * linear.weight, scale * linear.bias, None
 
@@ -186,12 +188,24 @@ def to_channels_last(x_BCHW: Tensor) -> Tensor:
 def append_coordinates(images: Tensor) -> Tensor:
     """Append each pixel's row / (H - 1) - 0.5 and column / (W - 1) - 0.5: [B, C, H, W] -> [B, C + 2, H, W]."""
     batch, _, height, width = images.shape
-    # Half precision cannot count the pixels of a large image.
-    dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
-    rows = torch.arange(height, device=images.device, dtype=dtype) / (height - 1) - 0.5
-    cols = torch.arange(width, device=images.device, dtype=dtype) / (width - 1) - 0.5
-    grid = torch.stack([rows[:, None].expand(-1, width), cols.expand(height, -1)]).to(images.dtype)
+    make = _coordinates if is_traced(images) else _cached_coordinates
+    grid = make(height, width, images.dtype, images.device)
     return torch.cat([images, grid.expand(batch, 2, height, width)], dim=1)
+
+
+def _coordinates(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Half precision cannot count the pixels of a large image.
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    rows = torch.arange(height, device=device, dtype=exact) / (height - 1) - 0.5
+    cols = torch.arange(width, device=device, dtype=exact) / (width - 1) - 0.5
+    return torch.stack([rows[:, None].expand(-1, width), cols.expand(height, -1)]).to(dtype)
+
+
+@lru_cache(maxsize=8)
+def _cached_coordinates(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # A tensor made in inference mode could not take part in training later.
+    with torch.inference_mode(False):
+        return _coordinates(height, width, dtype, device)
 
 
 def pad_to_multiple(images: Tensor, divisor: int) -> Tensor:

@@ -143,7 +143,7 @@ def _choose(points: Tensor, values_dim: int, center_grid: Grid, center_map: Cent
     rows, cols = as_pair(center_grid, 'center_grid')
     if center_map is None and triton_available(points, values_dim, rows * cols):
         return 'triton'
-    return 'recompute' if center_map is None and points.device.type == 'cpu' and not is_traced() else 'matmul'
+    return 'recompute' if center_map is None and points.device.type == 'cpu' and not is_traced(points) else 'matmul'
 
 
 def _as_outside(center_map: CenterMap | None, values: Tensor) -> CenterMap | None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Parameter
 
 Grid = int | tuple[int, int]
 CenterMap = Callable[[Tensor], Tensor]
@@ -28,10 +29,10 @@ def working_dtype(x: Tensor) -> torch.dtype:
     return torch.float32 if x.dtype in HALF else x.dtype
 
 
-def is_traced() -> bool:
-    """Return whether a graph is being made, in which plain operators are wanted."""
+def is_traced(x: Tensor) -> bool:
+    """Return whether a graph is being made of ``x``, or it is no plain tensor: then plain operators are wanted."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return tracing or torch.compiler.is_compiling()
+    return tracing or torch.compiler.is_compiling() or type(x) not in (Tensor, Parameter)
 
 
 def cast_to_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -35,7 +35,7 @@ def mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tenso
     Returns:
         [..., C'] in the dtype of ``x``, or of autocast where that is on.
     """
-    if is_traced():
+    if is_traced(x):
         return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
     x, weight1, bias1, weight2, bias2 = cast_to_autocast(x, weight1, bias1, weight2, bias2)
     rows = x.flatten(0, -2)

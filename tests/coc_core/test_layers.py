@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from coc_core import VARIANTS, ContextCluster, create_model
@@ -174,3 +175,22 @@ def test_a_training_step_keeps_little():
     kept, published = (saved_bytes(model, images, f) / 2**20 for f in (model, partial(classify_reference, model)))
     assert kept < 180
     assert published > 2 * kept
+
+
+def test_compiled_model_equals_eager_one():
+    torch._dynamo.reset()
+    config = VARIANTS['coc_tiny'].override(depths=(1, 1, 1, 1), layer_scale_init=0.3)
+    model, images = ContextCluster(config, num_classes=3).double(), torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    want = outputs_and_gradients(model, images)
+    model.compile(backend='aot_eager', fullgraph=True)
+    for g, w in zip(outputs_and_gradients(model, images), want, strict=True):
+        assert_close(g, w, rtol=1e-9, atol=1e-11)
+
+
+def test_what_is_kept_between_calls_outlives_inference_mode_and_fake_tensors():
+    model = ContextCluster(VARIANTS['coc_tiny'].override(depths=(1, 1, 1, 1)), num_classes=3)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert copy.deepcopy(model)(mode.from_tensor(torch.zeros(1, 3, 96, 32))).shape == (1, 3)
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, 96, 32))
+    model(torch.zeros(1, 3, 96, 32)).sum().backward()
