@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from coc_core.ops import cluster_packed
 from coc_core.ops.common import is_traced
+from coc_core.ops.map_norm import map_norm
 from coc_core.ops.mixer import mix
 from coc_core.ops.mlp import mlp
 
@@ -23,6 +24,8 @@ class MapNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C]."""
+        if x.is_cuda and not is_traced(x):
+            return map_norm(x, self.weight, self.bias, self.eps)
         if torch.is_grad_enabled() and not x.requires_grad:
             # PyTorch 2.13's channels-last kernel crashes in backward when its input needs no gradient (frozen stages).
             x = x.detach().requires_grad_()

@@ -10,10 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from coc_core import VARIANTS, ContextCluster, create_model
-from coc_core.layers import ClusterMixer, ContextClusterBlock, RowwiseMlp
+from coc_core.layers import ClusterMixer, ContextClusterBlock, MapNorm, RowwiseMlp
 from coc_core.ops import mixer as mixer_module
 from coc_core.ops import mlp as mlp_module
 from coc_core.ops import recompute
+from coc_core.ops.map_norm import map_norm
 from coc_core.reference import classify_reference, dense_reference
 
 MAPS = [  # batch, height, width, dim, heads, head dim, center grid, region grid
@@ -117,6 +118,30 @@ def test_half_precision_errs_no_more_than_plain_operators(dtype):
     for literal, fast in zip(errors['reference'], errors['auto'], strict=True):
         # Gradients of numbers near zero have no relative error to speak of.
         assert fast <= 2 * literal + 1e-2
+
+
+@pytest.mark.parametrize('shape', [(2, 5, 3, 4), (1, 1, 1, 6), (0, 2, 2, 4)])
+def test_map_norm_equals_group_norm(shape):
+    torch.manual_seed(0)
+    norm = MapNorm(shape[-1]).double()
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = 3 + torch.randn(shape, dtype=torch.float64)
+    plain, own = copy.deepcopy(norm), copy.deepcopy(norm)
+    plain.forward = lambda x: F.group_norm(x.movedim(3, 1), 1, plain.weight, plain.bias, plain.eps).movedim(1, 3)
+    own.forward = lambda x: map_norm(x, own.weight, own.bias, own.eps)
+    want = outputs_and_gradients(plain, x)
+    for module in (own, norm):
+        for g, w in zip(outputs_and_gradients(module, x), want, strict=True):
+            assert_close(g, w, rtol=1e-9, atol=1e-10)
+
+
+def test_map_norm_in_half_precision_sums_in_float32():
+    x, weight, bias = 3 + torch.randn(2, 40, 40, 8), torch.randn(8), torch.randn(8)
+    want = F.group_norm(x.bfloat16().double().movedim(3, 1), 1, weight.double(), bias.double(), 1e-5).movedim(1, 3)
+    assert_close(map_norm(x.bfloat16(), weight, bias, 1e-5).double(), want, rtol=2**-8, atol=2**-8)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert_close(map_norm(x.bfloat16(), weight, bias, 1e-5).double(), want, rtol=1e-5, atol=1e-5)
 
 
 def test_a_small_layer_scale_survives_float16():
