@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from coc_core.ops import IMPLEMENTATIONS, assign, cluster
+from coc_core.ops import IMPLEMENTATIONS, assign, cluster, cluster_packed
 
 # Of 'triton', which has no float64, the tests are in test_triton.py.
 IMPLEMENTATIONS = [name for name in IMPLEMENTATIONS if name != 'triton']
@@ -100,6 +100,30 @@ def test_half_precision_is_computed_in_float32(dtype, impl):
     for g, w in zip(got[:3], want[:3], strict=True):
         assert g.dtype == dtype
         assert_close(g.double(), w, rtol=2 * torch.finfo(dtype).eps, atol=1e-4)
+
+
+@pytest.mark.parametrize('impl', FAST)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_half_precision_errs_at_most_twice_as_much_as_the_literal_operator(shape, dtype, impl):
+    tensors, upstream = inputs(shape)
+    halves, upstream = [t.detach().to(dtype) for t in tensors], upstream.to(dtype)
+    exact = run([t.double() for t in halves], upstream.double(), shape, impl='reference')
+    got, literal = (run(halves, upstream, shape, impl=name) for name in (impl, 'reference'))
+    for g, near, want in zip(got, literal, exact, strict=True):
+        budget = 2 * (near.double() - want).norm() + torch.finfo(dtype).eps * 1e-2 * want.norm()
+        assert (g.double() - want).norm() <= budget
+
+
+@pytest.mark.parametrize('impl', ['auto', *IMPLEMENTATIONS])
+def test_points_and_values_in_one_tensor(impl):
+    shape = (2, 8, 12, 2, 24, 2, 2)
+    (points, values, alpha, beta), upstream = inputs(shape)
+    packed = torch.stack([points, values], dim=3).detach().requires_grad_()
+    cluster_packed(packed, alpha, beta, center_grid=2, region_grid=2, impl=impl).backward(upstream)
+    _, *want = run((points, values, alpha, beta), upstream, shape, impl='reference')
+    for got, grad in zip((*packed.grad.unbind(3), alpha.grad, beta.grad), want, strict=True):
+        assert_close(got, grad, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize('impl', FAST)
