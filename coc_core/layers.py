@@ -61,9 +61,14 @@ class ClusterMixer(nn.Module):
         self.sim_beta = nn.Parameter(torch.zeros(1))
         self.proj = nn.Linear(heads * head_dim, dim)
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, H, W, C] -> points, which are compared, and values, which are mixed, each [B, H, W, heads, head_dim]."""
+        points, values = self.points_values(x).unflatten(-1, (2, self.heads, self.head_dim)).unbind(dim=3)
+        return points, values
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C]."""
-        points, values = self.points_values(x).unflatten(-1, (2, self.heads, self.head_dim)).unbind(dim=3)
+        points, values = self.project(x)
         mixed = cluster(
             points,
             values,
