@@ -89,6 +89,9 @@ class ClusterViewer:
         cfg = load_config(config, options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         replace_sync_batch_norm(cfg.get('model'))
+        if cfg.get('data_preprocessor'):
+            # As mmengine's runner does.
+            cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
         try:
             model = MODELS.build(cfg.model)
             transforms = [TRANSFORMS.build(step) for step in _geometry(cfg)]

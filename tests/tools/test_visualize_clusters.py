@@ -1,5 +1,7 @@
 """tools/visualize_clusters.py on real files: images, folders, films, labels, and what cannot be used."""
 
+import argparse
+import importlib.util
 import json
 import os
 import re
@@ -13,6 +15,8 @@ import torch
 from PIL import Image
 
 from coc_core import ContextCluster, create_model, ops
+from coc_core.mm.cluster_viewer import ClusterViewer
+from coc_core.mm.errors import LaunchError
 from coc_core.visualization.files import read_frames, write_film
 from coc_core.visualization.painting import palette
 
@@ -127,15 +131,23 @@ def test_unusable_files_are_named_and_the_others_painted(files, tmp_path):
     assert [len(list(read_frames(path))) for path in sorted(out.glob('*.mp4'))] == [4, 4]
 
 
-def test_a_head_that_does_not_exist_is_one_sentence(files, tmp_path):
-    out = tmp_path / 'out'
-    told = run(
-        files / 'images', '--config', DIGITS, '--checkpoint', files / 'digits.pth', '--out', out, '--stage', '1',
-        '--head', '4', expect=2,
-    )  # fmt: skip
-    (error,) = [line for line in told.splitlines() if line.startswith('error:')]
-    assert error == 'error: --head 4 does not exist: stage 1 has the heads 0 to 3.' and 'Traceback' not in told
-    assert not out.exists()
+@pytest.mark.parametrize(
+    ('place', 'sentence'),
+    [
+        ((4, None, None), '--stage 4 does not exist: the model has the stages 0 to 3.'),
+        ((-1, 2, None), '--block 2 does not exist: stage 3 has the blocks 0 to 1.'),
+        ((1, None, 4), '--head 4 does not exist: stage 1 has the heads 0 to 3.'),
+    ],
+)
+def test_a_layer_that_does_not_exist_is_one_sentence(place, sentence):
+    spec = importlib.util.spec_from_file_location('visualize_clusters', TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    sys.modules['visualize_clusters'] = tool
+    spec.loader.exec_module(tool)
+    args = argparse.Namespace(**dict(zip(('stage', 'block', 'head'), place, strict=True)))
+    with pytest.raises(LaunchError) as error:
+        tool.check_layer(args, ClusterViewer(create_model('coc_tiny'), 'coc_tiny'))
+    assert str(error.value) == sentence
 
 
 def test_a_checkpoint_of_another_model_is_refused(files, tmp_path):

@@ -8,9 +8,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from torch.testing import assert_close
 
 from coc_core import create_model
-from coc_core.mm.cluster_viewer import ClusterViewer
+from coc_core.mm.cluster_viewer import ClusterViewer, network_input
 from coc_core.mm.errors import LaunchError
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
@@ -52,6 +53,24 @@ def test_a_variant_by_name_has_the_classes_of_its_checkpoint(tmp_path):
         viewer.look(PICTURE, size=(99999, 20))
     with pytest.raises(LaunchError, match="--model coc_tiny: CoCConfig has no field 'centre_grid'"):
         ClusterViewer.from_name('coc_tiny', str(tmp_path / 'model.pth'), {'centre_grid': 3})
+
+
+def test_a_config_and_a_name_see_the_same(tmp_path):
+    """The preprocessor of mmpretrain, of BGR images, and ours, of RGB ones."""
+    torch.manual_seed(0)
+    torch.save(create_model('coc_tiny', num_classes=10, layer_scale_init=0.1).state_dict(), tmp_path / 'model.pth')
+    config = CONFIGS / 'classification' / 'coc-tiny_1xb32-12e_digits.py'
+    viewers = (
+        ClusterViewer.from_config(str(config), str(tmp_path / 'model.pth')),
+        ClusterViewer.from_name('coc_tiny', str(tmp_path / 'model.pth')),
+    )
+    seen = [network_input(viewer.model, [PICTURE]) for viewer in viewers]
+    assert_close(*seen, atol=1e-5, rtol=0)
+    assert abs(float(seen[0].mean())) < 0.5 and abs(float(seen[0].std()) - 1) < 0.5
+    one, other = (viewer.look(PICTURE, size=(64, 64)) for viewer in viewers)
+    assert one.prediction.split('(')[1] == other.prediction.split('(')[1]
+    for a, b in zip(one.layers, other.layers, strict=True):
+        assert (a.assignment == b.assignment).mean() > 0.99
 
 
 def test_a_model_without_clusters_is_told():

@@ -31,7 +31,7 @@ def data(tmp_path_factory):
     return folder
 
 
-def train(data, work_dir, hook, epochs=2, resume=False):
+def train(data, work_dir, hook, epochs=1, resume=False):
     """Six iterations an epoch."""
     cfg = Config.fromfile(DIGITS)
     for phase in ('train', 'val', 'test'):
@@ -52,9 +52,9 @@ def train(data, work_dir, hook, epochs=2, resume=False):
 
 @pytest.fixture(scope='module')
 def watched(data, tmp_path_factory):
-    """A run with a picture every four iterations, of two samples at 96 pixels."""
+    """A run of one epoch with a picture every three iterations, of two samples at 96 pixels."""
     work_dir = tmp_path_factory.mktemp('work') / 'watched'
-    hook = dict(samples=2, interval=4, by_epoch=False, size=96)
+    hook = dict(samples=2, interval=3, by_epoch=False, size=96)
     return train(data, work_dir, hook), work_dir, hook
 
 
@@ -66,11 +66,11 @@ def titles(gif):
 def test_pictures_go_through_the_visualizer_and_films_show_every_step(watched):
     _, work_dir, _ = watched
     (folder,) = work_dir.glob('*/vis_data/vis_image')
-    assert sorted(path.name for path in folder.iterdir()) == [f'clusters_{step}.png' for step in (0, 12, 4, 8)]
+    assert sorted(path.name for path in folder.iterdir()) == [f'clusters_{step}.png' for step in (0, 3, 6)]
     films = sorted(path.name for path in (work_dir / 'clusters').glob('*.gif'))
     assert films == ['stage0_block2.gif', 'stage1_block3.gif', 'stage2_block4.gif', 'stage3_block1.gif']
     for name in films:
-        assert len(set(titles(work_dir / 'clusters' / name))) == 4, 'each frame has its own step number'
+        assert len(set(titles(work_dir / 'clusters' / name))) == 3, 'each frame has its own step number'
     sheet = np.asarray(Image.open(work_dir / 'clusters' / 'contact_sheet.png'))
     assert sheet.shape[0] > 14 * 112 and sheet.shape[1] > 9 * 112
 
@@ -85,20 +85,20 @@ def test_training_is_the_same_without_it(watched, data, tmp_path):
 
 def test_a_training_that_goes_on_keeps_its_film(watched, data):
     _, work_dir, hook = watched
-    train(data, work_dir, hook, epochs=3, resume=True)
+    train(data, work_dir, hook, epochs=2, resume=True)
     history = work_dir / 'clusters' / 'history'
-    assert sorted(int(path.stem) for path in history.iterdir()) == [0, 4, 8, 12, 16, 18]
-    assert len(set(titles(work_dir / 'clusters' / 'stage3_block1.gif'))) == 6
+    assert sorted(int(path.stem) for path in history.iterdir()) == [0, 3, 6, 9, 12]
+    assert len(set(titles(work_dir / 'clusters' / 'stage3_block1.gif'))) == 5
 
 
 def test_by_epochs_and_chosen_layers_on_the_main_process_alone(data, tmp_path, monkeypatch):
     hook = dict(samples=[5], interval=1, layers=[(-1, 0)])
-    train(data, tmp_path / 'epochs', hook, epochs=1)
+    train(data, tmp_path / 'epochs', hook)
     clusters = tmp_path / 'epochs' / 'clusters'
     assert sorted(path.name for path in clusters.iterdir()) == ['contact_sheet.png', 'history', 'stage3_block0.gif']
     assert sorted(path.stem for path in (clusters / 'history').iterdir()) == ['00000000', '00000006']
     monkeypatch.setattr(cluster_visualization, 'is_main_process', lambda: False)
-    train(data, tmp_path / 'other', hook, epochs=1)
+    train(data, tmp_path / 'other', hook)
     assert not (tmp_path / 'other' / 'clusters').exists()
 
 
