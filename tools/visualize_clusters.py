@@ -224,14 +224,13 @@ def run(viewer: ClusterViewer, image: np.ndarray, args: argparse.Namespace, *, s
 
 def sheet_of(view: View, args: argparse.Namespace) -> Sheet:
     """Returns the picture that the options ask for."""
-    from coc_core.visualization.painting import enlarge
     from coc_core.visualization.sheets import contact_sheet, single_panel
 
     if args.all:
         title = f'predicted: {view.prediction}' if view.prediction else Path(args.config or args.model).stem
         return contact_sheet([view.image], [view.layers], title=title, alpha=args.alpha)
     layer = next(layer for layer in view.layers if (layer.stage, layer.block) == (args.stage, args.block))
-    return single_panel(enlarge(view.image, SHORTEST_SIDE), layer, args.head, alpha=args.alpha)
+    return single_panel(view.image, layer, args.head, alpha=args.alpha, at_least=SHORTEST_SIDE)
 
 
 def ending(args: argparse.Namespace) -> str:

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
 FILM_SUFFIXES = ('.gif', '.mp4', '.avi', '.mov', '.mkv', '.webm')
 MAX_PIXELS = 40_000_000
+_GIF_COLORS = 96
+_PALETTE_FRAMES = 8
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -178,9 +181,14 @@ def write_film(path: Path, frames: Sequence[np.ndarray] | Iterator[np.ndarray], 
 def _write_gif(path: Path, frames: Iterator[np.ndarray], rate: float, hold: float) -> None:
     from PIL import Image
 
-    pictures = [Image.fromarray(frame).quantize(128, dither=Image.Dither.NONE) for frame in frames]
-    if not pictures:
+    first = list(islice(frames, _PALETTE_FRAMES))
+    if not first:
         raise ValueError('There are no frames to make a film of.')
+    # One palette for all, so that what does not move takes no space: by the first frames, which the others resemble.
+    palette = Image.fromarray(np.concatenate(first)).quantize(_GIF_COLORS, dither=Image.Dither.NONE)
+    pictures = [
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in chain(first, frames)
+    ]
     durations = [round(1000 / rate)] * len(pictures)
     durations[-1] += round(1000 * hold)
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True)

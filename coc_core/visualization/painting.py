@@ -39,10 +39,15 @@ def enlarge(image: np.ndarray, at_least: int) -> np.ndarray:
     from PIL import Image
 
     height, width = image.shape[:2]
-    factor = -(-at_least // min(height, width))
-    if factor <= 1:
+    factor = enlargement(image, at_least)
+    if factor == 1:
         return image
     return np.asarray(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
+
+
+def enlargement(image: np.ndarray, at_least: int) -> int:
+    """Return the smallest whole factor by which an image's shorter side gets ``at_least`` pixels."""
+    return max(1, -(-at_least // int(min(image.shape[:2]))))
 
 
 def spread(cells: np.ndarray, clusters: LayerClusters, size: tuple[int, int]) -> np.ndarray:

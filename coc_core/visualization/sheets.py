@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from coc_core.visualization.painting import check_alpha, line_width, overlay, palette
+from coc_core.visualization.painting import check_alpha, enlargement, line_width, overlay, palette
 from coc_core.visualization.recorder import LayerClusters
 
 if TYPE_CHECKING:
@@ -78,10 +78,17 @@ class Sheet:
     texts: tuple[Text, ...]
 
 
-def single_panel(image: np.ndarray, clusters: LayerClusters, head: int, *, alpha: float = 0.6) -> Sheet:
-    """Return a sheet that is one overlay and nothing else."""
+def single_panel(
+    image: np.ndarray, clusters: LayerClusters, head: int, *, alpha: float = 0.6, at_least: int = 1
+) -> Sheet:
+    """Return a sheet that is one overlay and nothing else, enlarged as `coc_core.visualization.painting.enlarge` does.
+
+    Raises:
+        ValueError: ``alpha`` is not between 0 and 1.
+    """
     check_alpha(alpha)
-    size = (image.shape[0], image.shape[1])
+    factor = enlargement(image, at_least)
+    size = (image.shape[0] * factor, image.shape[1] * factor)
     return Sheet(size[1], size[0], (image,), alpha, (Panel(0, 0, size, 0, clusters, head),), ())
 
 

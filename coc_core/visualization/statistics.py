@@ -139,7 +139,7 @@ def _merged(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def plot(summary: Mapping[str, Any]) -> Figure:
-    """Draw what `ClusterStatistics.summary` gives: a point for each head, a line through the means, layer by layer."""
+    """Draw what `ClusterStatistics.summary` gives: dots for the heads, a line through their means, by layer."""
     from matplotlib.figure import Figure
 
     layers = summary['layers']
@@ -152,12 +152,12 @@ def plot(summary: Mapping[str, Any]) -> Figure:
     ]
     titles = {
         LABELLED[0]: 'adjusted Rand index with the labels',
-        LABELLED[1]: 'the same within regions',
+        LABELLED[1]: 'adjusted Rand index within regions',
     }
     curves += [(titles[name], name) for name in LABELLED if any(name in h for layer in layers for h in layer['heads'])]
-    columns = 3 if len(curves) > 5 else 5
+    columns = 4 if len(curves) > 6 else 3
     rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.0 * rows + 0.3), layout='constrained')
+    figure = Figure(figsize=(3.4 * columns, 2.8 * rows + 0.3), layout='constrained')
     for place, (title, name) in enumerate(curves):
         axes = figure.add_subplot(rows, columns, place + 1)
         _draw_curve(axes, layers, name)
@@ -173,19 +173,27 @@ def plot(summary: Mapping[str, Any]) -> Figure:
 
 def _draw_curve(axes: Any, layers: Sequence[Mapping[str, Any]], name: str) -> None:
     blue, red = (tuple(color / 255) for color in palette(3)[[0, 2]])
+    places = range(len(layers))
+    if name == 'cluster_size':
+        sizes = [[head[name] for head in layer['heads']] for layer in layers]
+        lowest, highest = (
+            [f(head[end] for head in heads) for heads in sizes] for f, end in ((min, 'min'), (max, 'max'))
+        )
+        mean, std = (np.array([np.mean([head[key] for head in heads]) for heads in sizes]) for key in ('mean', 'std'))
+        axes.fill_between(places, lowest, highest, color=blue, alpha=0.15, linewidth=0, label='smallest to largest')
+        axes.errorbar(places, mean, std, color=red, linewidth=1.4, elinewidth=1, capsize=2, label='mean, deviation')
+        axes.legend(fontsize=7)
+        axes.set_ylim(bottom=0)
+        return
     means = []
     for x, layer in enumerate(layers):
-        if name in ('alpha', 'beta'):
-            values = [layer[name]]
-        else:
-            values = [
-                head[name]['mean'] if name == 'cluster_size' else head[name] for head in layer['heads'] if name in head
-            ]
+        values = [layer[name]] if name in layer else [head[name] for head in layer['heads'] if name in head]
+        if name not in layer:
             axes.scatter([x] * len(values), values, s=9, color=blue, alpha=0.6, linewidths=0)
         means.append(float(np.mean(values)) if values else np.nan)
-    axes.plot(range(len(layers)), means, color=red, linewidth=1.4, marker='.' if name in ('alpha', 'beta') else None)
-    if name == 'cluster_size':
-        axes.set_yscale('log')
+    axes.plot(places, means, color=red, linewidth=1.4, marker='.' if name in layers[0] else None)
     if name == 'centers_used':
-        axes.step(range(len(layers)), [layer['centers'] for layer in layers], where='mid', color='grey', linewidth=0.8)
-        axes.set_ylim(bottom=0)
+        there = [layer['centers'] for layer in layers]
+        axes.step(places, there, where='mid', color='grey', linewidth=0.8, label='centers there')
+        axes.legend(fontsize=7, loc='lower right')
+        axes.set_ylim(0, 1.1 * max(there))
