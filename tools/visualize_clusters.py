@@ -96,7 +96,10 @@ def visualize(args: argparse.Namespace) -> None:
         except ValueError as error:
             failures.append(str(error))
     if statistics is not None and statistics.images:
-        write_statistics(statistics, args.out)
+        try:
+            write_statistics(statistics, args.out)
+        except ValueError as error:
+            failures.append(str(error))
     if failures:
         count = f'{len(failures)} of {len(items)} files failed: ' if len(items) > 1 else ''
         rest = f' (and {len(failures) - 5} more)' if len(failures) > 5 else ''

@@ -89,7 +89,8 @@ class ClusterExplorer:
 
     def __init__(self) -> None:
         self._viewer = lru_cache(maxsize=4)(_load)
-        self._view = lru_cache(maxsize=8)(self._look)
+        # The similarities of a large picture take hundreds of megabytes.
+        self._view = lru_cache(maxsize=2)(self._look)
 
     def answer(self, wish: Wish) -> Answer:
         """Look at a picture as the page wishes.

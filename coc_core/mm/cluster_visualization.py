@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,14 +125,13 @@ class ClusterVisualizationHook(Hook):  # type: ignore[misc]
         folder = Path(runner.work_dir) / FOLDER
         for place, layer in enumerate(self._chosen):
             film = folder / film_name(layer)
-            write_film(film, self._frames(runner, place), self.rate, hold=2.0)
-            runner.logger.info(f'How clusters formed: {film}')
+            if _written(runner, write_film, film, self._frames(runner, place), self.rate, 2.0):
+                runner.logger.info(f'How clusters formed: {film}')
         everything = self._look(_unwrapped(runner.model), every=True)
         title = f'{Path(runner.work_dir).name}, iteration {self._step}'
-        write_image(
-            folder / SHEET, paint(contact_sheet(self._images[:1], everything[:1], title=title, alpha=self.alpha))
-        )
-        runner.logger.info(f'Clusters of every layer and head: {folder / SHEET}')
+        sheet = contact_sheet(self._images[:1], everything[:1], title=title, alpha=self.alpha)
+        if _written(runner, write_image, folder / SHEET, paint(sheet)):
+            runner.logger.info(f'Clusters of every layer and head: {folder / SHEET}')
 
     def _places(self, count: int) -> list[int]:
         if isinstance(self.samples, int):
@@ -180,27 +179,38 @@ class ClusterVisualizationHook(Hook):  # type: ignore[misc]
             for image, layers in enumerate(self._now)
             for place, layer in enumerate(layers)
         }
-        write_file(_history(runner) / f'{step:08d}.npz', lambda beside: np.savez_compressed(beside, **contents))
+        path = _history(runner) / f'{step:08d}.npz'
+        _written(runner, write_file, path, lambda beside: np.savez_compressed(beside, **contents))
         sheet = contact_sheet(self._images, self._now, title=f'iteration {step}', alpha=self.alpha)
         runner.visualizer.add_image(FOLDER, paint(sheet), step)
 
     def _frames(self, runner: Runner, place: int) -> Iterator[np.ndarray]:
         """The pictures of one layer, step by step."""
         for step, path in _steps(_history(runner)):
+            now = [layers[place] for layers in self._now]
             with np.load(path) as contents:
-                layers = [
-                    [replace(layers[place], assignment=contents[_entry(image, place)])]
-                    for image, layers in enumerate(self._now)
-                ]
-            name = layers[0][0].name
-            yield paint(
-                contact_sheet(self._images, layers, title=f'{name}: iteration {step} of {self._step}', alpha=self.alpha)
-            )
+                then = [contents.get(_entry(image, place)) for image in range(len(now))]
+            if any(a is None or a.shape != layer.assignment.shape for a, layer in zip(then, now, strict=True)):
+                # It was painted before a change of the config.
+                continue
+            layers = [[replace(layer, assignment=a)] for a, layer in zip(then, now, strict=True)]
+            title = f'{now[0].name}: iteration {step} of {self._step}'
+            yield paint(contact_sheet(self._images, layers, title=title, alpha=self.alpha))
 
 
 def film_name(layer: Layer) -> str:
     """Return the name of a layer's GIF in the folder of the hook."""
     return f'stage{layer[0]}_block{layer[1]}.gif'
+
+
+def _written(runner: Runner, write: Callable[..., None], *arguments: Any) -> bool:
+    """Write something; a picture that cannot be written is a warning, for it is no reason to end a training."""
+    try:
+        write(*arguments)
+    except ValueError as error:
+        runner.logger.warning(f'ClusterVisualizationHook: {error}')
+        return False
+    return True
 
 
 def _entry(image: int, place: int) -> str:

@@ -84,11 +84,24 @@ def test_training_is_the_same_without_it(watched, data, tmp_path):
 
 
 def test_a_training_that_goes_on_keeps_its_film(watched, data):
+    """But for a picture of another size, and one that was lost with the iterations after the checkpoint."""
     _, work_dir, hook = watched
-    train(data, work_dir, hook, epochs=2, resume=True)
     history = work_dir / 'clusters' / 'history'
-    assert sorted(int(path.stem) for path in history.iterdir()) == [0, 3, 6, 9, 12]
+    other = {f'image{i}_layer{layer}': np.zeros((2, 2, 4), np.int16) for i in range(2) for layer in range(4)}
+    np.savez(history / '00000004.npz', **other)
+    np.savez(history / '00000007.npz', **other)
+    train(data, work_dir, hook, epochs=2, resume=True)
+    assert sorted(int(path.stem) for path in history.iterdir()) == [0, 3, 4, 6, 9, 12]
     assert len(set(titles(work_dir / 'clusters' / 'stage3_block1.gif'))) == 5
+
+
+def test_pictures_that_cannot_be_written_do_not_end_a_training(data, tmp_path):
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work' / 'clusters').write_text('a file in the way')
+    train(data, tmp_path / 'work', dict(samples=1, interval=6, by_epoch=False))
+    assert (tmp_path / 'work' / 'epoch_1.pth').is_file()
+    (log,) = (tmp_path / 'work').glob('*/*.log')
+    assert 'stage0_block2.gif cannot be written' in log.read_text()
 
 
 def test_by_epochs_and_chosen_layers_on_the_main_process_alone(data, tmp_path, monkeypatch):
