@@ -34,7 +34,8 @@ class View:
     Attributes:
         image: The picture as the network saw it, without padding: uint8 [H, W, 3], RGB.
         layers: The clusters of the recorded layers, in the order of the network.
-        prediction: The class and its score, where the model is a classifier.
+        prediction: The class and its score, where the model is a classifier: of the picture as its config tests it,
+            whatever size the clusters are shown at.
     """
 
     image: np.ndarray
@@ -151,9 +152,12 @@ class ClusterViewer:
             recorder = ClusterRecorder(self.model, stages=stages, blocks=blocks, similarities=similarities)
         except ValueError as error:
             raise LaunchError(f'{self.name}: {error}') from error
-        inputs = network_input(self.model, [shown])
         with torch.no_grad(), recorder:
-            prediction = self._predict(inputs)
+            logits = self._run(shown)
+        if logits is not None and size is not None and self._transforms is not None:
+            with torch.no_grad():
+                logits = self._run(self._prepared(image, None))
+        prediction = None if logits is None else self._named(logits)
         return View(shown, recorder.clusters(0, (shown.shape[0], shown.shape[1])), prediction)
 
     def _prepared(self, image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -168,12 +172,14 @@ class ClusterViewer:
         _check_side(size)
         return resized(image, size)
 
-    def _predict(self, inputs: Tensor) -> str | None:
+    def _run(self, shown: np.ndarray) -> Tensor | None:
+        """Run all that has clusters on a picture; return a classifier's logits, [classes]."""
+        inputs = network_input(self.model, [shown])
         trunk = find_context_cluster(self.model)
-        if trunk is self.model and trunk.num_classes:
-            return self._named(trunk(inputs)[0])
-        if getattr(self.model, 'head', None) is not None:
-            return self._named(self.model(inputs, mode='tensor')[0])
+        whole = trunk.num_classes > 0 if trunk is self.model else getattr(self.model, 'head', None) is not None
+        if whole:
+            logits: Tensor = self.model(inputs)[0]
+            return logits
         # Necks and heads of dense models are not needed to see the clusters.
         *_, _ = trunk.stage_maps(inputs)
         return None

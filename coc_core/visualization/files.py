@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
 FILM_SUFFIXES = ('.gif', '.mp4', '.avi', '.mov', '.mkv', '.webm')
 MAX_PIXELS = 40_000_000
-_GIF_COLORS = 96
+_GIF_COLORS = 128
 _PALETTE_FRAMES = 8
 
 
@@ -185,7 +185,9 @@ def _write_gif(path: Path, frames: Iterator[np.ndarray], rate: float, hold: floa
     if not first:
         raise ValueError('There are no frames to make a film of.')
     # One palette for all, so that what does not move takes no space: by the first frames, which the others resemble.
-    palette = Image.fromarray(np.concatenate(first)).quantize(_GIF_COLORS, dither=Image.Dither.NONE)
+    palette = Image.fromarray(np.concatenate(first)).quantize(
+        _GIF_COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    )
     pictures = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in chain(first, frames)
     ]

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch.testing import assert_close
 
-from coc_core import create_model
+from coc_core import VARIANTS, ContextCluster, create_model
 from coc_core.mm.cluster_viewer import ClusterViewer, network_input
 from coc_core.mm.errors import LaunchError
 
@@ -71,6 +71,13 @@ def test_a_config_and_a_name_see_the_same(tmp_path):
     assert one.prediction.split('(')[1] == other.prediction.split('(')[1]
     for a, b in zip(one.layers, other.layers, strict=True):
         assert (a.assignment == b.assignment).mean() > 0.99
+
+
+def test_a_dense_checkpoint_by_name_predicts_nothing(tmp_path):
+    model = ContextCluster(VARIANTS['coc_tiny'], dense_indices=(0, 1, 2, 3))
+    torch.save({'state_dict': {f'backbone.{k}': v for k, v in model.state_dict().items()}}, tmp_path / 'model.pth')
+    view = ClusterViewer.from_name('coc_tiny', str(tmp_path / 'model.pth')).look(PICTURE)
+    assert view.prediction is None and len(view.layers) == 14
 
 
 def test_a_model_without_clusters_is_told():
