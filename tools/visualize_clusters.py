@@ -83,6 +83,8 @@ def visualize(args: argparse.Namespace) -> None:
 
     check_options(args)
     items = find_items(args.images)
+    if args.labels and not args.labels.is_dir() and len(items) > 1:
+        raise LaunchError(f'--labels {args.labels} is one label map, but there are {len(items)} images: name a folder.')
     make, source = (ClusterViewer.from_config, args.config) if args.config else (ClusterViewer.from_name, args.model)
     viewer = make(source, args.checkpoint, args.cfg_options)
     check_layer(args, viewer)

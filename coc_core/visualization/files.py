@@ -128,12 +128,15 @@ def read_frames(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[np.ndarray
 
 
 def frame_rate(path: Path) -> float:
-    """Return the frames per second of a GIF or a video, 10 where the file does not say."""
+    """Return the frames per second of a GIF or a video, 10 where the file does not say.
+
+    Raises:
+        ValueError: A GIF is not there or cannot be read.
+    """
     import cv2
-    from PIL import Image
 
     if path.suffix.lower() == '.gif':
-        with Image.open(path) as film:
+        with _opened(path, MAX_PIXELS) as film:
             milliseconds = film.info.get('duration', 0)
         return 1000 / milliseconds if milliseconds else 10.0
     capture = cv2.VideoCapture(str(path))

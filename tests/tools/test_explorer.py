@@ -205,6 +205,13 @@ def test_a_port_in_use_is_one_sentence(files, server):
     assert process.returncode == 2 and f'error: --port {port} cannot be used' in told and 'Traceback' not in told
 
 
+def test_without_a_browser_it_is_said_how_to_get_one(monkeypatch, capsys):
+    monkeypatch.setattr(setup_browser, 'find_browser', lambda: None)
+    monkeypatch.setattr(setup_browser.os, 'geteuid', lambda: 1000)
+    setup_browser.main()
+    assert capsys.readouterr().out.strip().endswith('there is no Chromium (Debian: apt-get install chromium).')
+
+
 def test_what_there_is_to_pick_from(files, tmp_path):
     assert [Path(path).name for path in find_checkpoints([files])] == ['first.pth', 'second.pth']
     with pytest.raises(LaunchError, match='there is no checkpoint'):

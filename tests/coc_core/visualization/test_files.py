@@ -106,6 +106,10 @@ def test_films_that_cannot_be_used_are_told(tmp_path):
     for name, sentence in (('broken.mp4', 'cannot be read'), ('absent.mp4', 'does not exist'), ('x.gif', 'not exist')):
         with pytest.raises(ValueError, match=sentence):
             next(read_frames(tmp_path / name))
+    (tmp_path / 'broken.gif').write_bytes(b'GIF89a')
+    for name, sentence in (('broken.gif', 'can be read|is damaged'), ('x.gif', 'does not exist')):
+        with pytest.raises(ValueError, match=sentence):
+            frame_rate(tmp_path / name)
     for name in ('film.gif', 'film.mp4'):
         with pytest.raises(ValueError, match='no frames'):
             write_film(tmp_path / name, [], rate=5)
