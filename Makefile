@@ -28,6 +28,7 @@ lint: setup
 	@$(BIN)/python tools/check_file_length.py
 
 test: lint
+	@$(BIN)/python tools/setup_browser.py
 	@PATH="$(BIN):$$PATH" python -m pytest -n auto --dist loadscope $(PYTEST_ARGS)
 
 clean:

@@ -51,6 +51,8 @@ TASKS = {
         title='top-1 accuracy on the 360 held-back digits',
         next_steps=(
             'source .venv/bin/activate',
+            'python tools/visualize_clusters.py data/digits/imagenet/val/8 --size 256 '
+            '--config configs/classification/coc-tiny_1xb32-12e_digits.py --checkpoint {checkpoint}   # into pictures/',
             'tools/dist_train.sh configs/classification/coc-small_8xb128_in1k.py 8   # ImageNet, see README.md',
             'python tools/train.py configs/classification/coc-tiny_1xb32-12e_digits.py '
             '--cfg-options model.backbone.center_grid=3   # change one thing and train again',
@@ -138,6 +140,14 @@ def train_and_test(task: Task, work_dir: Path) -> tuple[Path, dict[str, float]]:
     return checkpoint, json.loads((ROOT / metrics).read_text())
 
 
+def tell_of_clusters(folder: Path) -> None:
+    """Name a film and the contact sheet of a training that watched its clusters; clouds have none to show."""
+    films = sorted(folder / path.name for path in (ROOT / folder).glob('stage*.gif'))
+    if films:
+        print(f'how clusters formed: {films[len(films) // 2]} (and {len(films) - 1} more films beside it)')
+        print(f'clusters of every layer and head: {folder / "contact_sheet.png"}')
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -157,6 +167,7 @@ def main() -> None:
     checkpoint, metrics = train_and_test(task, work_dir)
     print(f'\n{task.title}: {task.percent * metrics[task.metric]:.2f} %')
     print(f'checkpoint: {checkpoint}')
+    tell_of_clusters(work_dir / 'clusters')
     steps = (step.format(checkpoint=checkpoint, work_dir=work_dir) for step in task.next_steps)
     print('next:', *steps, sep='\n  ')
 

@@ -2,7 +2,8 @@
 """Draws clouds of a config's test data: `python tools/draw_points.py CONFIG CHECKPOINT --samples 0 5 [--color ...]`.
 
 `--color class` shows the class that the model predicts, `--color cluster` what a stage makes one of: each point goes to
-the nearest anchor of the first stage, that one to the nearest of the second, and so on.
+the nearest anchor of the first stage, that one to the nearest of the second, and so on. `--color similarity` shows how
+alike the points that a stage groups are to the centers of their groups, in one of its clustering layers.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='the config file')
     parser.add_argument('checkpoint', help='the checkpoint file')
     parser.add_argument('--samples', nargs='+', type=int, default=[0, 1, 2, 3], help='places in the test data')
-    parser.add_argument('--color', choices=['class', 'cluster'], default='class')
+    parser.add_argument('--color', choices=['class', 'cluster', 'similarity'], default='class')
     parser.add_argument('--stage', type=int, default=-1, help='the stage whose clusters are shown (default: the last)')
+    parser.add_argument('--block', type=int, default=-1, help='its clustering layer for similarity (default: last)')
     parser.add_argument('--out', type=Path, default=Path('pictures'), help='folder of the pictures')
     add_config_options(parser)
     return parser.parse_args()
@@ -63,7 +65,10 @@ def draw(args: argparse.Namespace) -> None:
     for place in args.samples:
         sample = dataset[place]
         path = args.out / f'{place:05d}_{args.color}.png'
-        draw_cloud(model, sample, dataset.metainfo['classes'], args, path)
+        try:
+            draw_cloud(model, sample, dataset.metainfo['classes'], args, path)
+        except ValueError as error:
+            raise LaunchError(str(error)) from error
         print(path)
 
 
@@ -75,6 +80,8 @@ def draw_cloud(
     import torch
     from matplotlib.figure import Figure
 
+    from coc_core.visualization.files import write_file
+
     points = sample['inputs']
     with torch.no_grad():
         scores = model(points[None])[0].softmax(dim=-1)
@@ -82,16 +89,36 @@ def draw_cloud(
     colors = matplotlib.colormaps['tab20'].colors
     if args.color == 'class':
         chosen = [colors[predicted % 20]] * len(points)
-    else:
+    elif args.color == 'cluster':
         chosen = [colors[i % 20] for i in clusters_of(model, points, args.stage).tolist()]
+    else:
+        points, chosen = similarities_of(model, points, args.stage, args.block)
     figure = Figure(figsize=(5, 5), layout='constrained')
     axes = figure.add_subplot(projection='3d')
     axes.view_init(elev=15, azim=20, vertical_axis='y')
-    axes.scatter(*points.T, c=chosen, s=16, depthshade=False)
+    drawn = axes.scatter(*points.T, c=chosen, s=16 if len(points) > 200 else 36, depthshade=False, cmap='cividis')
+    if args.color == 'similarity':
+        figure.colorbar(drawn, label='mean cosine with the centers of its groups', shrink=0.6)
     axes.set_box_aspect(tuple((points.amax(0) - points.amin(0)).clamp_min(1e-3)), zoom=1.15)
     axes.set_axis_off()
     axes.set_title(f'{classes[label]}; predicted: {classes[predicted]}, {scores[predicted]:.2f}')
-    figure.savefig(path, dpi=120)
+    write_file(path, lambda beside: figure.savefig(beside, dpi=120))
+
+
+def similarities_of(
+    model: PointCloudClassifier, points: torch.Tensor, stage: int, block: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the points that are in groups of a stage, [P', 3], and how alike they are to the centers there, [P']."""
+    import torch
+
+    from pointcloud.recorder import GroupSimilarityRecorder
+
+    with torch.no_grad(), GroupSimilarityRecorder(model, stage, block) as recorder:
+        model(points[None])
+    found = recorder.similarities()
+    similarity = found.of_points()
+    grouped = ~similarity.isnan()
+    return found.coordinates[grouped], similarity[grouped]
 
 
 def clusters_of(model: PointCloudClassifier, points: torch.Tensor, last: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.registry import Registry
 
-from coc_core.mm import layer_decay, progress  # noqa: F401  registers them
+from coc_core.mm import cluster_visualization, layer_decay, progress  # noqa: F401  registers them
 from coc_core.mm.backbone import ContextClusterBackbone
 from coc_core.mm.safe_loading import install_safe_loader
 

@@ -47,4 +47,6 @@ param_scheduler = [
 train_cfg = dict(max_epochs=12)
 # The last epoch is the result: no epoch is chosen by its accuracy on the held-back digits.
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1, save_best=None))
+# How clusters form, on two held-back images, enlarged so that every region has points to group.
+custom_hooks = [dict(type='ClusterVisualizationHook', samples=2, interval=24, by_epoch=False, size=256)]
 randomness = dict(seed=0)

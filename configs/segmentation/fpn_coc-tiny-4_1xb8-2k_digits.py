@@ -82,4 +82,6 @@ param_scheduler = [
 train_cfg = dict(max_iters=iterations, val_interval=iterations // 2)
 # The last iteration is the result: none is chosen by its score on the held-back scenes.
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=iterations // 2, max_keep_ckpts=1))
+# How clusters form, on two held-back images, enlarged so that every region has points to group.
+custom_hooks = [dict(type='ClusterVisualizationHook', samples=2, interval=75, by_epoch=False, size=256)]
 randomness = dict(seed=0)

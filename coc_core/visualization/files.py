@@ -1,0 +1,240 @@
+"""Images and films from files and into files: bounded when they are read, complete or absent when they are written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
+FILM_SUFFIXES = ('.gif', '.mp4', '.avi', '.mov', '.mkv', '.webm')
+MAX_PIXELS = 40_000_000
+_GIF_COLORS = 128
+_PALETTE_FRAMES = 8
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files of a folder and its subfolders, in order of their names.
+
+    Raises:
+        ValueError: There are none.
+    """
+    found = sorted(path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise ValueError(f'The folder {folder} holds no images ({", ".join(IMAGE_SUFFIXES)}).')
+    return found
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read an image upright and in RGB: uint8 [H, W, 3].
+
+    Args:
+        path: The file.
+        max_pixels: Images with more are refused before they are decoded.
+
+    Raises:
+        ValueError: The file is not there, is no image, is damaged or too large; the sentence is for the user.
+    """
+    from PIL import ImageOps
+
+    with _opened(path, max_pixels) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+
+
+def read_labels(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read a label map, one number for each pixel: integers [H, W].
+
+    Raises:
+        ValueError: As `read_image`, or the file has several channels.
+    """
+    with _opened(path, max_pixels) as image:
+        labels = np.asarray(image)
+    if labels.ndim != 2:
+        raise ValueError(
+            f'The label map {path} has {labels.shape[2]} channels: it must have one, a class in each pixel.'
+        )
+    return labels
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """Open an image that may be decoded safely; what goes wrong then is told in one sentence."""
+    from PIL import Image, UnidentifiedImageError
+
+    if path.is_dir():
+        raise ValueError(f'{path} is a folder, where an image is expected.')
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of sizes that it still opens, before ours are checked.
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_size(path, image.width, image.height, max_pixels)
+                yield image
+    except FileNotFoundError:
+        raise ValueError(f'The image {path} does not exist.') from None
+    except Image.DecompressionBombError:
+        raise ValueError(f'The image {path} has too many pixels to be opened safely: make it smaller.') from None
+    except UnidentifiedImageError:
+        raise ValueError(f'The file {path} is not an image that can be read: give a PNG or JPEG file.') from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f'The image {path} is damaged ({error}): replace it.') from None
+
+
+def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ValueError(
+            f'The image {path} has {width}x{height} pixels, more than {max_pixels / 1e6:g} million: make it smaller.'
+        )
+
+
+def read_frames(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[np.ndarray]:
+    """Yield the frames of a GIF or a video one after the other, uint8 [H, W, 3], RGB.
+
+    Raises:
+        ValueError: The file is not there, cannot be read, or its frames are too large.
+    """
+    import cv2
+    from PIL import ImageSequence
+
+    if path.suffix.lower() == '.gif':
+        with _opened(path, max_pixels) as film:
+            for frame in ImageSequence.Iterator(film):
+                yield np.asarray(frame.convert('RGB'))
+        return
+    if not path.is_file():
+        raise ValueError(f'The video {path} does not exist.')
+    capture = cv2.VideoCapture(str(path))
+    try:
+        size = [int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
+        read, frame = capture.read()
+        if not read:
+            raise ValueError(f'The video {path} cannot be read: it is damaged, or of a kind that OpenCV does not know.')
+        _check_size(path, size[0], size[1], max_pixels)
+        while read:
+            yield np.ascontiguousarray(frame[..., ::-1])
+            read, frame = capture.read()
+    finally:
+        capture.release()
+
+
+def frame_rate(path: Path) -> float:
+    """Return the frames per second of a GIF or a video, 10 where the file does not say.
+
+    Raises:
+        ValueError: A GIF is not there or cannot be read.
+    """
+    import cv2
+
+    if path.suffix.lower() == '.gif':
+        with _opened(path, MAX_PIXELS) as film:
+            milliseconds = film.info.get('duration', 0)
+        return 1000 / milliseconds if milliseconds else 10.0
+    capture = cv2.VideoCapture(str(path))
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return float(rate) if 0 < rate <= 240 else 10.0
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    write_file(path, lambda beside: beside.write_bytes(content))
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image, uint8 [H, W, 3], RGB, in the format of the file's suffix.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    from PIL import Image
+
+    write_file(path, lambda beside: Image.fromarray(image).save(beside))
+
+
+def write_film(path: Path, frames: Sequence[np.ndarray] | Iterator[np.ndarray], rate: float, hold: float = 0.0) -> None:
+    """Write frames, each uint8 [H, W, 3] of one size, as a GIF or an MP4 by the file's suffix.
+
+    Args:
+        path: The file.
+        frames: At least one frame, taken one after the other.
+        rate: Frames per second.
+        hold: Seconds for which the last frame of a GIF stays.
+
+    Raises:
+        ValueError: There are no frames, or the file cannot be written.
+    """
+    write = _write_gif if path.suffix.lower() == '.gif' else _write_video
+    write_file(path, lambda beside: write(beside, iter(frames), rate, hold))
+
+
+def _write_gif(path: Path, frames: Iterator[np.ndarray], rate: float, hold: float) -> None:
+    from PIL import Image
+
+    first = list(islice(frames, _PALETTE_FRAMES))
+    if not first:
+        raise ValueError('There are no frames to make a film of.')
+    # One palette for all, so that what does not move takes no space: by the first frames, which the others resemble.
+    palette = Image.fromarray(np.concatenate(first)).quantize(
+        _GIF_COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    )
+    pictures = [
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in chain(first, frames)
+    ]
+    durations = [round(1000 / rate)] * len(pictures)
+    durations[-1] += round(1000 * hold)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True)
+
+
+def _write_video(path: Path, frames: Iterator[np.ndarray], rate: float, hold: float) -> None:
+    import cv2
+
+    writer = None
+    try:
+        for frame in frames:
+            height, width = (side - side % 2 for side in frame.shape[:2])
+            if writer is None:
+                # Of the codecs in OpenCV's wheels, the one that plays in browsers too.
+                codec = cv2.VideoWriter.fourcc(*'vp09')
+                writer = cv2.VideoWriter(str(path), codec, rate, (width, height))
+                if not writer.isOpened():
+                    raise OSError('OpenCV has no VP9 here')
+            writer.write(np.ascontiguousarray(frame[:height, :width, ::-1]))
+    finally:
+        if writer is not None:
+            writer.release()
+    if writer is None:
+        raise ValueError('There are no frames to make a film of.')
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written beside its place and move it there, so that no half of it is ever seen.
+
+    Args:
+        path: Where it goes; missing folders are made.
+        write: Writes a file with the same suffix at the place that it is given.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
+            beside = Path(folder) / path.name
+            write(beside)
+            os.replace(beside, path)
+    except OSError as error:
+        raise ValueError(f'{path} cannot be written: {error.strerror or error}.') from error

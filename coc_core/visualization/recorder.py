@@ -1,0 +1,272 @@
+"""Records the clusters of a model's own features while it runs as usual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coc_core.layers import ClusterMixer
+from coc_core.model import ContextCluster
+from coc_core.ops import assign
+from coc_core.ops.common import Grid, RegionLayout, pool_centers, similarity_logits, working_dtype
+
+Layer = tuple[int, int]
+"""The stage and the block of a clustering layer, both from 0."""
+
+
+@dataclass(frozen=True)
+class LayerClusters:
+    """The clusters of one layer on one image, without padding.
+
+    Attributes:
+        stage: The layer's stage, from 0.
+        block: Its block in the stage, from 0.
+        stride: Pixels of the network's input along a point's side.
+        image_size: Height and width of the image as the network got it, in pixels, without padding.
+        map_size: Rows and columns of the whole map of points, with padding.
+        region_grid: Regions along each side of the whole map.
+        center_grid: Centers along each side of a region.
+        alpha: Scale of the similarity.
+        beta: Shift of the similarity.
+        assignment: Each point's center within its region, integers [h, w, heads].
+        similarity: Cosine of each point with each center of its region, float32 [h, w, heads, centers], or None where
+            it was not recorded.
+    """
+
+    stage: int
+    block: int
+    stride: int
+    image_size: tuple[int, int]
+    map_size: tuple[int, int]
+    region_grid: int
+    center_grid: int
+    alpha: float
+    beta: float
+    assignment: np.ndarray
+    similarity: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        """``'stage S, block B'``."""
+        return f'stage {self.stage}, block {self.block}'
+
+    @property
+    def heads(self) -> int:
+        """Number of heads."""
+        return int(self.assignment.shape[2])
+
+    @property
+    def centers(self) -> int:
+        """Number of centers in a region."""
+        return self.center_grid**2
+
+    def regions(self) -> np.ndarray:
+        """Return the region of each point, row by row from 0: int64 [h, w]."""
+        rows, cols = (size // self.region_grid for size in self.map_size)
+        h, w = self.assignment.shape[:2]
+        regions: np.ndarray = np.arange(h)[:, None] // rows * self.region_grid + np.arange(w) // cols
+        return regions
+
+    def clusters(self, head: int) -> np.ndarray:
+        """Return each point's cluster, numbered over the whole map as region * centers + center: int64 [h, w].
+
+        Raises:
+            ValueError: There is no such head.
+        """
+        if not 0 <= head < self.heads:
+            raise ValueError(f'head {head} does not exist: {self.name} has the heads 0 to {self.heads - 1}.')
+        clusters: np.ndarray = self.regions() * self.centers + self.assignment[:, :, head]
+        return clusters
+
+    def similarity_to(self, cluster: int, head: int) -> np.ndarray:
+        """Return the cosine of a cluster's center with the points of its region: float32 [h, w], NaN elsewhere.
+
+        Args:
+            cluster: A number out of `clusters`.
+            head: The head.
+
+        Raises:
+            ValueError: The similarities were not recorded.
+        """
+        if self.similarity is None:
+            raise ValueError(f'The similarities of {self.name} were not recorded: record with similarities=True.')
+        region, center = divmod(cluster, self.centers)
+        found: np.ndarray = np.where(self.regions() == region, self.similarity[:, :, head, center], np.nan)
+        return found
+
+    def own_similarity(self) -> np.ndarray:
+        """Return the cosine of each point with the center that it belongs to: float32 [h, w, heads].
+
+        Raises:
+            ValueError: The similarities were not recorded.
+        """
+        if self.similarity is None:
+            raise ValueError(f'The similarities of {self.name} were not recorded: record with similarities=True.')
+        own: np.ndarray = np.take_along_axis(self.similarity, self.assignment[..., None].astype(np.int64), axis=-1)
+        return own[..., 0]
+
+
+class ClusterRecorder:
+    """Within its context, keeps who belongs to whom in chosen layers, as of the model's last forward.
+
+    The model computes what it always does: hooks look at the input of the layers and ask `coc_core.ops.assign`, without
+    a gradient.
+
+        with ClusterRecorder(model, stages=[0, -1]) as recorder:
+            model(images)
+        layers = recorder.clusters(0, image_size=(224, 224))
+
+    Args:
+        model: A `ContextCluster`, or a model around one.
+        stages: Stages to record, negative ones counted from the end; None for all.
+        blocks: Blocks to record in each of these stages, likewise.
+        similarities: Keep each point's cosine with every center of its region too.
+
+    Raises:
+        ValueError: There is no Context Cluster in the model, or no such stage or block.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        stages: Sequence[int] | None = None,
+        blocks: Sequence[int] | None = None,
+        similarities: bool = False,
+    ) -> None:
+        self._strides = find_context_cluster(model).config.strides
+        self._mixers = cluster_layers(model, stages=stages, blocks=blocks)
+        self._similarities = similarities
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._assignments: dict[Layer, Tensor] = {}
+        self._cosines: dict[Layer, Tensor] = {}
+
+    def __enter__(self) -> ClusterRecorder:
+        for layer, mixer in self._mixers.items():
+            self._handles.append(mixer.register_forward_hook(partial(self._record, layer)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    @torch.no_grad()
+    def _record(self, layer: Layer, mixer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        assert isinstance(mixer, ClusterMixer)
+        points, _ = mixer.project(inputs[0])
+        grids = dict(center_grid=mixer.center_grid, region_grid=mixer.region_grid)
+        self._assignments[layer] = assign(points, mixer.sim_alpha, mixer.sim_beta, **grids)
+        if self._similarities:
+            self._cosines[layer] = cosine_similarities(points, **grids)
+
+    def clusters(self, image: int = 0, image_size: tuple[int, int] | None = None) -> list[LayerClusters]:
+        """Return the recorded layers of one image of the batch, in the order of the network.
+
+        Args:
+            image: Its place in the batch.
+            image_size: Its height and width in pixels as they are in the network's input, without any padding at the
+                bottom and right; None for all that the maps cover.
+
+        Raises:
+            ValueError: No forward ran within the context.
+        """
+        if not self._assignments:
+            raise ValueError('Nothing is recorded: run the model within the context of the recorder.')
+        found = []
+        for layer in sorted(self._assignments):
+            mixer, assignment = self._mixers[layer], self._assignments[layer][image]
+            stride = self._strides[layer[0]]
+            rows, cols = assignment.shape[:2]
+            size = image_size or (rows * stride, cols * stride)
+            covered = np.s_[: -(-size[0] // stride), : -(-size[1] // stride)]
+            cosines = self._cosines.get(layer)
+            found.append(
+                LayerClusters(
+                    stage=layer[0],
+                    block=layer[1],
+                    stride=stride,
+                    image_size=size,
+                    map_size=(rows, cols),
+                    region_grid=mixer.region_grid,
+                    center_grid=mixer.center_grid,
+                    alpha=mixer.sim_alpha.item(),
+                    beta=mixer.sim_beta.item(),
+                    assignment=assignment[covered].to(torch.int32).cpu().numpy(),
+                    similarity=None if cosines is None else cosines[image][covered].float().cpu().numpy(),
+                )
+            )
+        return found
+
+
+def find_context_cluster(model: nn.Module) -> ContextCluster:
+    """Return the Context Cluster in a model.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for module in model.modules():
+        if isinstance(module, ContextCluster):
+            return module
+    raise ValueError(f'{type(model).__name__} has no Context Cluster in it: there are no clusters to look at.')
+
+
+def cluster_layers(
+    model: nn.Module, *, stages: Sequence[int] | None = None, blocks: Sequence[int] | None = None
+) -> dict[Layer, ClusterMixer]:
+    """Return the clustering layers of a model by stage and block, in the order of the network.
+
+    Args:
+        model: A `ContextCluster`, or a model around one.
+        stages: Stages to take, negative ones counted from the end; None for all.
+        blocks: Blocks to take of each of these stages, likewise.
+
+    Raises:
+        ValueError: There is no Context Cluster in the model, or no such stage or block.
+    """
+    built = find_context_cluster(model).stages
+    chosen: dict[Layer, ClusterMixer] = {}
+    for stage in _chosen(stages, len(built), 'stage', 'the model'):
+        content: Any = built[stage].blocks
+        for block in _chosen(blocks, len(content), 'block', f'stage {stage}'):
+            chosen[stage, block] = content[block].mixer
+    return chosen
+
+
+def _chosen(wanted: Sequence[int] | None, count: int, what: str, owner: str) -> list[int]:
+    for index in wanted or ():
+        if not -count <= index < count:
+            raise ValueError(f'{what} {index} does not exist: {owner} has the {what}s 0 to {count - 1}.')
+    return sorted({index % count for index in (range(count) if wanted is None else wanted)})
+
+
+@torch.no_grad()
+def cosine_similarities(points: Tensor, *, center_grid: Grid, region_grid: Grid) -> Tensor:
+    """Return the cosine of each point with each center of its region.
+
+    Args:
+        points: As in `coc_core.ops.assign`, [B, H, W, heads, D].
+        center_grid: As there.
+        region_grid: As there.
+
+    Returns:
+        [B, H, W, heads, centers], float32, or float64 where ``points`` are.
+
+    Raises:
+        ValueError: ``points`` is not of rank 5 or does not divide into regions.
+    """
+    layout = RegionLayout.of(points, region_grid)
+    with torch.autocast(points.device.type, enabled=False):
+        points_GND = layout.split(points.to(working_dtype(points)))
+        one = points_GND.new_ones(1)
+        cosines_GMN = similarity_logits(points_GND, pool_centers(points_GND, layout, center_grid), one, 0 * one)
+    return layout.join(cosines_GMN.transpose(1, 2))

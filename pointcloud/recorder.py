@@ -1,0 +1,100 @@
+"""Records how alike the points of groups are to their centers while a point-cloud model runs as usual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coc_core.visualization.recorder import cosine_similarities
+from pointcloud.layers import ClusterBlock, Stage
+
+
+@dataclass(frozen=True)
+class GroupSimilarities:
+    """What a clustering layer makes of a cloud: every group has one center, so that all there is to see is likeness.
+
+    Attributes:
+        coordinates: The points that the stage groups, floating [N, 3].
+        members: Which of them are in each group, int64 [S, K].
+        similarity: Cosine of each member with its group's center, floating [S, K].
+    """
+
+    coordinates: Tensor
+    members: Tensor
+    similarity: Tensor
+
+    def of_points(self) -> Tensor:
+        """Return each point's mean cosine over the groups that it is in, NaN where it is in none: [N]."""
+        count = self.coordinates.shape[0]
+        sums, times = (
+            self.similarity.new_zeros(count).index_add(0, self.members.flatten(), values.flatten())
+            for values in (self.similarity, torch.ones_like(self.similarity))
+        )
+        # 0 / 0 is NaN.
+        return sums / times
+
+
+class GroupSimilarityRecorder:
+    """Within its context, keeps the similarities of one clustering layer, as of the model's last forward.
+
+    Args:
+        model: A model around a `PointMLP` trunk with clustering layers.
+        stage: The stage, negative from the end.
+        block: Which of its clustering layers, likewise.
+
+    Raises:
+        ValueError: The model has no clustering layers, or no such stage or block.
+    """
+
+    def __init__(self, model: nn.Module, stage: int, block: int) -> None:
+        stages = [module for module in model.modules() if isinstance(module, Stage)]
+        if not -len(stages) <= stage < len(stages):
+            raise ValueError(f'stage {stage} does not exist: the model has the stages 0 to {len(stages) - 1}.')
+        self._stage = stages[stage]
+        blocks = [module for module in self._stage.pre_blocks if isinstance(module, ClusterBlock)]
+        if not blocks:
+            raise ValueError('The model has no clustering layers: there are no similarities to look at.')
+        if not -len(blocks) <= block < len(blocks):
+            raise ValueError(f'block {block} does not exist: stage {stage} has the blocks 0 to {len(blocks) - 1}.')
+        self._block = blocks[block]
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._coordinates: Tensor | None = None
+        self._similarity: Tensor | None = None
+
+    def __enter__(self) -> GroupSimilarityRecorder:
+        self._handles = [
+            self._stage.register_forward_hook(self._keep_coordinates),
+            self._block.register_forward_hook(self._keep_similarity),
+        ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _keep_coordinates(self, stage: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self._coordinates = inputs[0].detach()
+
+    @torch.no_grad()
+    def _keep_similarity(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        groups = inputs[0]
+        points = self._block.points(groups).flatten(0, 1)[:, :, None, None]
+        self._similarity = cosine_similarities(points, center_grid=1, region_grid=1).view(groups.shape[:3])
+
+    def similarities(self, cloud: int = 0) -> GroupSimilarities:
+        """Return what was recorded of one cloud of the batch.
+
+        Raises:
+            ValueError: No forward ran within the context.
+        """
+        if self._coordinates is None or self._similarity is None:
+            raise ValueError('Nothing is recorded: run the model within the context of the recorder.')
+        coordinates = self._coordinates[cloud]
+        _, members = self._stage.group(coordinates[None])
+        return GroupSimilarities(coordinates, members[0], self._similarity[cloud])
