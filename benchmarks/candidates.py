@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import coc_core
-from benchmarks.cases import ModelCase, OperatorCase, split_name
+from benchmarks.cases import Case, ModelCase, OperatorCase, split_name
 from benchmarks.counting import count_flops, nbytes, parameter_count, plain_copy, tensors_of
 from benchmarks.equality import check_model, check_operator
 from benchmarks.machine import DTYPES
@@ -47,17 +47,17 @@ class Candidate:
 def model_candidates(
     case: ModelCase, *, mode: str, precision: str, impls: tuple[str, ...], reference: bool, device: torch.device
 ) -> list[Candidate]:
-    """Check and build the models of a case.
+    """Build the models of a case.
 
     Raises:
-        LaunchError: A model is unknown or does not take the images, or an implementation is not equal.
+        LaunchError: A model is unknown or does not take the images.
     """
     torch.manual_seed(0)
     images = torch.randn(case.batch_size, 3, *case.size, device=device)
     candidates = []
     for name in case.models:
         for impl in impls:
-            model = checked_model(name, case, impl, precision, device)
+            model = context_cluster(name, impl, case.dense).to(device)
             own = name if impl == 'auto' else f'{name} impl={impl}'
             forward = model.forward_dense if case.dense else model
             literal_name = f'{name} literal'
@@ -85,21 +85,26 @@ def model_candidates(
     return candidates
 
 
-def checked_model(
-    name: str, case: ModelCase, impl: str, precision: str, device: torch.device
-) -> coc_core.ContextCluster:
-    """Build a Context Cluster whose operator and whole are equal to the literal ones.
+def check_case(case: Case, *, precision: str, impls: tuple[str, ...], device: torch.device) -> None:
+    """Compare the implementations of a case with the literal one: the operator as each stage uses it, and the models.
 
     Raises:
-        LaunchError: It is unknown, cannot be run here, or is not equal.
+        LaunchError: One is unknown, cannot be run here, or is not equal.
     """
-    model = context_cluster(name, impl, case.dense)
-    config = model.config
-    stages = zip(config.heads, config.head_dim, config.center_grid, config.region_grid, strict=True)
-    for heads, dim, centers, regions in dict.fromkeys(stages):
-        check_operator(impl, device, precision, heads=heads, dim=dim, center_grid=centers, region_grid=regions)
-    check_model(name, context_cluster(name, impl, case.dense), impl, device)
-    return model.to(device)
+    for impl in impls:
+        if isinstance(case, OperatorCase):
+            uses = [(*case.shape[3:], case.center_grid, case.region_grid)]
+        else:
+            models = {name: context_cluster(name, impl, case.dense) for name in case.models}
+            uses = [use for model in models.values() for use in _operator_uses(model.config)]
+            for name, model in models.items():
+                check_model(name, model, impl, device)
+        for heads, dim, centers, regions in dict.fromkeys(uses):
+            check_operator(impl, device, precision, heads=heads, dim=dim, center_grid=centers, region_grid=regions)
+
+
+def _operator_uses(config: coc_core.CoCConfig) -> Iterable[tuple[int, int, int, int]]:
+    return zip(config.heads, config.head_dim, config.center_grid, config.region_grid, strict=True)
 
 
 def context_cluster(name: str, impl: str, dense: bool) -> coc_core.ContextCluster:
@@ -203,10 +208,10 @@ def _autocast(device: torch.device, precision: str) -> AbstractContextManager[No
 def operator_candidates(
     case: OperatorCase, *, mode: str, precision: str, impls: tuple[str, ...], reference: bool, device: torch.device
 ) -> list[Candidate]:
-    """Check and build the implementations of the operator.
+    """Build the implementations of the operator.
 
     Raises:
-        LaunchError: The shape is impossible, or an implementation is not equal or cannot be run here.
+        LaunchError: The shape is impossible.
     """
     torch.manual_seed(0)
     batch, height, width, heads, dim = case.shape
@@ -226,8 +231,6 @@ def operator_candidates(
     # Forward reads points and values and writes the output; backward reads both and a gradient, and writes two.
     moved = nbytes([points]) * (8 if mode == 'train' else 3)
     for impl in names:
-        if impl != 'reference':
-            check_operator(impl, device, precision, heads=heads, dim=dim, **options)
 
         def step(impl: str = impl) -> None:
             with torch.set_grad_enabled(mode == 'train'):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.candidates import Candidate, model_candidates, operator_candidates
+from benchmarks.candidates import Candidate, check_case, model_candidates, operator_candidates
 from benchmarks.cases import Case, ModelCase
 from benchmarks.machine import bounds, describe
 from benchmarks.measuring import interleave, paired_ratios, peak_memory, spread, warm_up
@@ -47,6 +47,8 @@ def run(
     rows = []
     for case in cases:
         for precision in precisions:
+            tell(f'{case.label}, {precision}: equality with the literal form')
+            check_case(case, precision=precision, impls=impls, device=device)
             for mode in case.modes:
                 tell(f'{case.label}, {mode}, {precision}')
                 build = model_candidates if isinstance(case, ModelCase) else operator_candidates
