@@ -98,7 +98,7 @@ def check_case(case: Case, *, precision: str, impls: tuple[str, ...], device: to
             models = {name: context_cluster(name, impl, case.dense) for name in case.models}
             uses = [use for model in models.values() for use in _operator_uses(model.config)]
             for name, model in models.items():
-                check_model(name, model, impl, device)
+                check_model(name, model, impl, device, batch_size=case.batch_size, size=case.size)
         for heads, dim, centers, regions in dict.fromkeys(uses):
             check_operator(impl, device, precision, heads=heads, dim=dim, center_grid=centers, region_grid=regions)
 

@@ -215,7 +215,7 @@ def test_suite_has_every_model_of_the_goals(device):
 )
 def test_mistakes_are_one_sentence(monkeypatch, capsys, arguments, sentence):
     # It is another test that asks whether they are equal.
-    monkeypatch.setattr(candidates, 'check_model', lambda *_: None)
+    monkeypatch.setattr(candidates, 'check_model', lambda *_, **__: None)
     monkeypatch.setattr(candidates, 'check_operator', lambda *_, **__: None)
     assert run(*arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
