@@ -92,15 +92,16 @@ def check_case(case: Case, *, precision: str, impls: tuple[str, ...], device: to
         LaunchError: One is unknown, cannot be run here, or is not equal.
     """
     for impl in impls:
+        models: dict[str, coc_core.ContextCluster] = {}
         if isinstance(case, OperatorCase):
             uses = [(*case.shape[3:], case.center_grid, case.region_grid)]
         else:
             models = {name: context_cluster(name, impl, case.dense) for name in case.models}
             uses = [use for model in models.values() for use in _operator_uses(model.config)]
-            for name, model in models.items():
-                check_model(name, model, impl, device, batch_size=case.batch_size, size=case.size)
         for heads, dim, centers, regions in dict.fromkeys(uses):
             check_operator(impl, device, precision, heads=heads, dim=dim, center_grid=centers, region_grid=regions)
+        for name, model in models.items():
+            check_model(name, model, impl, device, batch_size=case.batch_size, size=case.size)
 
 
 def _operator_uses(config: coc_core.CoCConfig) -> Iterable[tuple[int, int, int, int]]:
@@ -224,7 +225,8 @@ def operator_candidates(
     names = [*impls, *(['reference'] if reference and 'reference' not in impls else [])]
     candidates = []
     try:
-        meta = [x.detach().to('meta').requires_grad_(mode == 'train') for x in leaves]
+        # No autocast is known to `meta`, which half precision would be computed under.
+        meta = [x.detach().to('meta', torch.float32).requires_grad_(mode == 'train') for x in leaves]
         flops = count_flops(lambda *x: cluster(*x, impl='matmul', **options), meta, mode)
     except ValueError as error:
         raise LaunchError(str(error)) from error
