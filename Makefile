@@ -4,13 +4,15 @@ TASK ?= classification
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := $(if $(filter onedl,$(MM)),.venv,.venv-$(MM))
 BIN := $(CURDIR)/$(VENV)/bin
+DEVICE ?= cpu
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test bench lint clean
 
 help:
 	@echo "make demo [TASK=classification|detection|segmentation|pointcloud] [MM=onedl|openmmlab] [DEMO_ARGS=--retrain]   train and test on real digits"
 	@echo "make test [MM=...]    lint, types and the test suite"
 	@echo "make setup [MM=...]   the environment alone: $(VENV)"
+	@echo "make bench [DEVICE=cpu|cuda]   measure speed and memory against the goals: benchmarks/results/DEVICE.json"
 	@echo "make lint | clean"
 
 setup:
@@ -30,6 +32,9 @@ lint: setup
 test: lint
 	@$(BIN)/python tools/setup_browser.py
 	@PATH="$(BIN):$$PATH" python -m pytest -n auto --dist loadscope $(PYTEST_ARGS)
+
+bench: setup
+	@$(BIN)/python tools/benchmark.py --suite --device $(DEVICE) --out benchmarks/results/$(DEVICE).json $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv .venv-openmmlab .venv.lock .venv-openmmlab.lock work_dirs data/digits

@@ -10,7 +10,14 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coc_core.layers import ClusterMixer, ContextClusterBlock, MapNorm, append_coordinates, pad_to_multiple
+from coc_core.layers import (
+    ClusterMixer,
+    ContextClusterBlock,
+    MapNorm,
+    RowwiseMlp,
+    append_coordinates,
+    pad_to_multiple,
+)
 from coc_core.model import ContextCluster
 from coc_core.ops import cluster
 
@@ -38,7 +45,7 @@ def stage_maps_reference(model: ContextCluster, images: Tensor) -> Iterator[Tens
             assert isinstance(block, ContextClusterBlock) and isinstance(block.mixer, ClusterMixer)
             mixed = _mix(block.mixer, _norm(block.norm1, x_BCHW))
             x_BCHW = x_BCHW + block.drop_path(block.gamma1[:, None, None] * mixed)
-            hidden = block.mlp(_norm(block.norm2, x_BCHW).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            hidden = _mlp(block.mlp, _norm(block.norm2, x_BCHW).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             x_BCHW = x_BCHW + block.drop_path(block.gamma2[:, None, None] * hidden)
         yield x_BCHW
 
@@ -46,6 +53,11 @@ def stage_maps_reference(model: ContextCluster, images: Tensor) -> Iterator[Tens
 def _norm(norm: nn.Module, x_BCHW: Tensor) -> Tensor:
     assert isinstance(norm, MapNorm)
     return F.group_norm(x_BCHW, 1, norm.weight, norm.bias, norm.eps)
+
+
+def _mlp(mlp: RowwiseMlp, x_BHWC: Tensor) -> Tensor:
+    hidden: Tensor = mlp.fc2(F.gelu(mlp.fc1(x_BHWC)))
+    return hidden
 
 
 def _mix(mixer: ClusterMixer, x_BCHW: Tensor) -> Tensor:

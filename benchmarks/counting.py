@@ -1,0 +1,86 @@
+"""Parameters, floating-point operations and bytes, counted and not measured."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from coc_core.layers import ClusterMixer, ContextClusterBlock
+from coc_core.ops import cluster
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def tensors_of(outputs: Any) -> list[Tensor]:
+    """Return the tensors of one output or of several."""
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def nbytes(tensors: Iterable[Tensor]) -> int:
+    """Return the bytes of the tensors' elements, each once."""
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def count_flops(forward: Callable[..., Any], inputs: list[Tensor], mode: str) -> int:
+    """Return the operations of convolutions and matrix products; a multiplication with its addition counts as two.
+
+    Args:
+        forward: Plain operators only: a custom operator counts as nothing.
+        inputs: On any device; on ``meta`` nothing is computed.
+        mode: ``'eval'``, or ``'train'``, forward and backward.
+    """
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(mode == 'train'):
+        outputs = tensors_of(forward(*inputs))
+        if mode == 'train':
+            torch.autograd.backward(outputs, [torch.empty_like(o) for o in outputs])
+    return counter.get_total_flops()
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """Return a copy without memory for its numbers (``meta``), in which a Context Cluster is of plain operators."""
+    plain = copy.deepcopy(model).to('meta')
+    for module in plain.modules():
+        if isinstance(module, ContextClusterBlock):
+            module.mixer, module.mlp = _PlainMixer(module.mixer), _PlainMlp(module.mlp)
+    return plain
+
+
+class _PlainMixer(nn.Module):
+    """The clustering layer as projections and matrix products."""
+
+    def __init__(self, mixer: ClusterMixer) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        mixer = self.mixer
+        mixed = cluster(
+            *mixer.project(x),
+            mixer.sim_alpha,
+            mixer.sim_beta,
+            center_grid=mixer.center_grid,
+            region_grid=mixer.region_grid,
+            denominator=mixer.denominator,
+            impl='matmul',
+        )
+        return scale * mixer.proj(mixed.flatten(3))
+
+
+class _PlainMlp(nn.Module):
+    """The MLP as three operators: none is recomputed in backward, nor written into memory that is there."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = mlp.fc1, mlp.fc2
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        return scale * self.fc2(F.gelu(self.fc1(x)))

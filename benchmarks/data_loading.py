@@ -1,0 +1,172 @@
+#!/usr/bin/env python
+"""Measures how many images per second one core prepares for ImageNet training: `python benchmarks/data_loading.py`.
+
+Runs the training pipeline of a config on JPEG files that it makes itself, of ImageNet's usual size. Prints what each
+transform takes, what other decoders and resizers give, and how many worker processes a GPU needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import cpu_model
+from coc_core.mm.entry import start
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / 'configs' / 'classification' / 'coc-tiny_8xb128_in1k.py'
+CLASSES = ('first', 'second')
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--config', default=str(CONFIG), help='of a classifier (default: coc_tiny on ImageNet)')
+    parser.add_argument('--images', type=int, default=64, help='JPEG files to make')
+    parser.add_argument('--size', nargs=2, type=int, default=(500, 375), metavar=('WIDTH', 'HEIGHT'))
+    parser.add_argument('--rounds', type=int, default=5, help='passes over the files')
+    parser.add_argument(
+        '--gpu-images-per-second', type=float, nargs='+', default=[500, 1000, 2000], help='training speeds of one GPU'
+    )
+    parser.add_argument('--debug', action='store_true', help='show stack traces instead of one sentence')
+    args = parser.parse_args()
+    if min(args.images, args.rounds, *args.size) < 1 or min(args.gpu_images_per_second) <= 0:
+        parser.error('numbers must be positive')
+    return args
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Makes the files, measures and prints."""
+    import cv2
+    import torch
+    from mmengine.registry import init_default_scope
+
+    from coc_core.mm.launch import load_config
+
+    cfg = load_config(args.config)
+    init_default_scope(cfg.default_scope)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    with tempfile.TemporaryDirectory() as folder:
+        mean_bytes = make_images(Path(folder), args.images, tuple(args.size))
+        pipelines = dict(variants(cfg.train_dataloader.dataset.pipeline))
+        datasets = {name: build(cfg, folder, pipeline) for name, pipeline in pipelines.items()}
+        rates: dict[str, list[float]] = defaultdict(list)
+        for dataset in datasets.values():
+            dataset[0]
+        for _ in range(args.rounds):
+            for name, dataset in datasets.items():
+                # Processor time: other programs do not slow it, and the files are in memory.
+                begin = time.process_time()
+                for index in range(len(dataset)):
+                    dataset[index]
+                rates[name].append(len(dataset) / (time.process_time() - begin))
+        shares = transform_seconds(datasets['as configured'])
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    own = medians['as configured']
+    result = {
+        'cpu': cpu_model(),
+        'files': f'{args.images} JPEGs of {args.size[0]}x{args.size[1]}, {mean_bytes / 1e3:.0f} kB on average',
+        'images per second and core': {
+            name: {'median': round(medians[name], 1), 'min': round(min(v), 1), 'max': round(max(v), 1)}
+            for name, v in rates.items()
+        },
+        'milliseconds of each transform': {name: round(1e3 * seconds, 2) for name, seconds in shares.items()},
+        'workers for one GPU that trains at that many images per second': {
+            f'{need:g}': math.ceil(need / own) for need in args.gpu_images_per_second
+        },
+    }
+    print(json.dumps(result, indent=1))
+
+
+def make_images(folder: Path, count: int, size: tuple[int, int]) -> float:
+    """Writes JPEGs in the layout of ImageNet, noise of several scales with shapes on it; returns their mean bytes."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    rng = np.random.default_rng(0)
+    sizes = []
+    for index in range(count):
+        pixels = np.zeros((size[1], size[0], 3))
+        for scale, amplitude in ((4, 60), (16, 40), (64, 25)):
+            coarse = rng.integers(0, 256, (scale, scale, 3), dtype=np.uint8)
+            pixels += amplitude / 128 * (np.asarray(Image.fromarray(coarse).resize(size, Image.BICUBIC)) - 128.0)
+        pixels += rng.normal(128, 23, pixels.shape)
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        draw = ImageDraw.Draw(image)
+        for _ in range(6):
+            left, top = rng.integers(0, size[0]), rng.integers(0, size[1])
+            corner = (int(left), int(top), int(left + size[0] // 4), int(top + size[1] // 4))
+            draw.ellipse(corner, fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
+        path = folder / 'train' / CLASSES[index % len(CLASSES)] / f'{index}.JPEG'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, quality=90)
+        sizes.append(path.stat().st_size)
+    return statistics.mean(sizes)
+
+
+def variants(pipeline: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yields the pipeline as it is, and with other decoders and resizers."""
+    yield 'as configured', pipeline
+    changed = {
+        'decoded by pillow': ('LoadImageFromFile', {'imdecode_backend': 'pillow'}),
+        'resized by cv2': ('RandomResizedCrop', {'backend': 'cv2'}),
+        'without RandAugment': ('RandAugment', None),
+    }
+    for name, (transform, options) in changed.items():
+        yield name, [entry for step in pipeline for entry in change(step, transform, options)]
+
+
+def change(step: Any, name: str, options: dict[str, Any] | None) -> list[Any]:
+    """Returns a step, in which the transform of that name has other options or, without any, is left out."""
+    step = copy.deepcopy(step)
+    if step['type'] == 'RandomChoice':
+        step['transforms'] = [[e for s in branch for e in change(s, name, options)] for branch in step['transforms']]
+        return [step] if any(step['transforms']) else []
+    if step['type'] != name:
+        return [step]
+    return [] if options is None else [dict(step, **options)]
+
+
+def build(cfg: Any, folder: str, pipeline: list[Any]) -> Any:
+    """Builds the config's dataset class over the files."""
+    from mmpretrain.registry import DATASETS
+
+    found = cfg.train_dataloader.dataset
+    options = dict(found, data_root=folder, pipeline=pipeline, metainfo=dict(classes=CLASSES))
+    return DATASETS.build(options)
+
+
+def transform_seconds(dataset: Any) -> dict[str, float]:
+    """Returns the mean seconds of each step of the pipeline for one image."""
+    total: dict[str, float] = defaultdict(float)
+    for index in range(len(dataset)):
+        sample = dataset.get_data_info(index)
+        for transform in dataset.pipeline.transforms:
+            begin = time.process_time()
+            sample = transform(sample)
+            total[name_of(transform)] += time.process_time() - begin
+    return {name: seconds / len(dataset) for name, seconds in total.items()}
+
+
+def name_of(transform: Any) -> str:
+    """Names a transform, or what a random choice chooses among."""
+    if type(transform).__name__ == 'RandomChoice':
+        return type(transform.transforms[0].transforms[0]).__name__
+    return type(transform).__name__
+
+
+if __name__ == '__main__':
+    sys.exit(start(measure, parse_args, needs='mmpretrain'))

@@ -1,0 +1,115 @@
+"""Runs cases and gathers their rows."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from benchmarks.candidates import Candidate, check_case, model_candidates, operator_candidates
+from benchmarks.cases import Case, ModelCase
+from benchmarks.machine import bounds, describe
+from benchmarks.measuring import interleave, paired_ratios, peak_memory, spread, warm_up
+from coc_core.mm.errors import LaunchError
+
+Row = dict[str, Any]
+
+
+def run(
+    cases: Sequence[Case],
+    *,
+    precisions: tuple[str, ...],
+    impls: tuple[str, ...],
+    reference: bool,
+    device: torch.device,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measure cases.
+
+    Args:
+        cases: What is measured; the candidates of each take turns.
+        precisions: Of autocast; the operator gets inputs of that type.
+        impls: Of the clustering operator.
+        reference: Measure the literal model too.
+        device: Where.
+        tell: Called with a line when something begins.
+
+    Returns:
+        ``machine``, ``bounds`` and ``rows``, all of plain values: see `docs/benchmarks.md`.
+
+    Raises:
+        LaunchError: Something is unknown, impossible or not equal to the literal model.
+    """
+    tell('the rates of the machine')
+    limits = bounds(device, precisions)
+    rows = []
+    for case in cases:
+        for precision in precisions:
+            tell(f'{case.label}, {precision}: equality with the literal form')
+            check_case(case, precision=precision, impls=impls, device=device)
+            for mode in case.modes:
+                tell(f'{case.label}, {mode}, {precision}')
+                build = model_candidates if isinstance(case, ModelCase) else operator_candidates
+                candidates = build(
+                    case, mode=mode, precision=precision, impls=impls, reference=reference, device=device
+                )
+                shared = {'case': case.label, **_facts(case, precision), 'mode': mode, 'precision': precision}
+                rows += [shared | row for row in _measure(candidates, case, limits[precision], device)]
+                del candidates
+                gc.collect()
+    return {'machine': describe(device), 'bounds': limits, 'rows': rows}
+
+
+def _facts(case: Case, precision: str) -> Row:
+    if isinstance(case, ModelCase):
+        return {'kind': 'model', 'dense': case.dense, 'size': list(case.size), 'batch_size': case.batch_size}
+    element_size = 4 if precision == 'fp32' else 2
+    return {
+        'kind': 'operator',
+        'size': list(case.shape[1:3]),
+        'batch_size': case.shape[0],
+        'fits_on_chip': case.fits_on_chip(element_size),
+    }
+
+
+def _measure(candidates: Sequence[Candidate], case: Case, limits: dict[str, float], device: torch.device) -> list[Row]:
+    steps = {candidate.name: candidate.step for candidate in candidates}
+    try:
+        counts = {name: warm_up(step, device) for name, step in steps.items()}
+        memory = {name: peak_memory(step, device) for name, step in steps.items()}
+        seconds = interleave(steps, counts, case.rounds, device)
+    except torch.OutOfMemoryError as error:
+        raise LaunchError(f'{case.label} needs more memory than there is: choose a smaller batch.') from error
+    rows = []
+    for candidate in candidates:
+        own = seconds[candidate.name]
+        took = spread(own)
+        bound = max(candidate.flops / limits['gemm'], candidate.bytes / limits['copy'])
+        row = {
+            'name': candidate.name,
+            'impl': candidate.impl,
+            'seconds': own,
+            'seconds_per_batch': took,
+            'images_per_second': case_batch(case) / took['median'],
+            'peak_memory_bytes': memory[candidate.name],
+            'flops': candidate.flops,
+            'bytes': candidate.bytes,
+            'parameters': candidate.parameters,
+            'bound_seconds': bound,
+            'bound_reached': bound / took['median'],
+            'bandwidth_reached': candidate.bytes / limits['copy'] / took['median'],
+            'speed_ratio': None,
+            'memory_ratio': None,
+        }
+        if candidate.reference is not None:
+            row['speed_ratio'] = paired_ratios(seconds[candidate.reference], own)
+            row['memory_ratio'] = memory[candidate.name] / max(1, memory[candidate.reference])
+        rows.append(row)
+    return rows
+
+
+def case_batch(case: Case) -> int:
+    """Return the images of a batch."""
+    return case.batch_size if isinstance(case, ModelCase) else case.shape[0]
