@@ -38,8 +38,9 @@ def test_the_image_installs_the_project_from_all_that_the_package_needs(tmp_path
         (tmp_path / target).mkdir(exist_ok=True)
         for source in sources:
             shutil.copy(ROOT / source, tmp_path / target)
-    for folder in re.findall(r'^RUN mkdir (\S+)$', builder, re.MULTILINE):
-        (tmp_path / folder).mkdir()
+    for folders in re.findall(r'^RUN mkdir (.+)$', builder, re.MULTILINE):
+        for folder in folders.split():
+            (tmp_path / folder).mkdir()
     code = 'from hatchling.build import build_editable; build_editable("out")'
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from coc_core.ops.common import Grid, add_product, cast_to_autocast, outside_autocast, working_dtype
 from coc_core.ops.recompute import SlabClustering
 
-# Points and values of up to this many bytes are kept for backward.
+# Points and values of up to this many bytes are kept for backward; see `coc_core.ops.mlp`.
 KEPT_BYTES = 8 * 2**20
 
 

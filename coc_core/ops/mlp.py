@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from coc_core.ops.common import add_product, cast_to_autocast, is_traced, outside_autocast, working_dtype
 
-# Hidden maps up to this many bytes are kept for backward, where making them again would take longer than it saves.
+# Hidden maps up to this many bytes are kept for backward. Making larger ones again takes about as long as it takes the
+# system to clear the pages of fresh memory for them.
 KEPT_BYTES = 8 * 2**20
 # Of the hidden map that exist at a time: a CPU's caches hold it; a GPU wants large products.
 CHUNK_BYTES = {'cpu': 4 * 2**20, 'cuda': 256 * 2**20}
@@ -52,11 +53,12 @@ class _Mlp(torch.autograd.Function):
         rows, step = len(x_PC), _chunk_rows(x_PC, weight1)
         out = x_PC.new_empty(rows, len(weight2))
         hidden_PH = x_PC.new_empty(rows if keep else min(step, rows), len(weight1))
+        active_PH = x_PC.new_empty(min(step, rows), len(weight1)) if keep else hidden_PH
         for start in range(0, rows, step):
             x = x_PC[start : start + step]
             hidden = hidden_PH[start : start + step] if keep else hidden_PH[: len(x)]
             torch.addmm(bias1, x, weight1.t(), out=hidden)
-            active = F.gelu(hidden) if keep else torch.ops.aten.gelu_(hidden)
+            active = torch.ops.aten.gelu.out(hidden, out=active_PH[: len(x)])
             torch.addmm(bias2, active, weight2.t(), out=out[start : start + step])
         ctx.save_for_backward(x_PC, weight1, bias1, weight2, hidden_PH if keep else None)
         return out

@@ -195,11 +195,11 @@ def saved_bytes(model, images, forward):
 
 
 def test_a_training_step_keeps_little():
-    """coc_tiny, eight images of 224x224: 169 MiB, where the published form keeps 393."""
+    """coc_tiny, eight images of 224x224: 169 MiB, where the published form keeps 665."""
     model, images = create_model('coc_tiny').train(), torch.randn(8, 3, 224, 224)
     kept, published = (saved_bytes(model, images, f) / 2**20 for f in (model, partial(classify_reference, model)))
     assert kept < 180
-    assert published > 2 * kept
+    assert published > 3.5 * kept
 
 
 def test_compiled_model_equals_eager_one():
