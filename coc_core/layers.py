@@ -145,7 +145,7 @@ class ContextClusterBlock(nn.Module):
 
     Args:
         dim: Channels of the map.
-        mixer: Maps [B, H, W, C] to the same shape.
+        mixer: Called with a map [B, H, W, C] and the layer scale [C]; returns the scaled result, of the map's shape.
         mlp_ratio: Hidden width of the MLP divided by ``dim``.
         layer_scale_init: Initial value of gamma1 and gamma2.
         drop_path: Probability that a branch is dropped for a sample in training.
