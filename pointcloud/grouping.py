@@ -83,8 +83,9 @@ def nearest_neighbors(points_BN3: Tensor, anchors_BS3: Tensor, count: int) -> Te
     """
     if count > points_BN3.shape[1]:
         raise ValueError(f'A group of {count} points needs clouds of as many; these have {points_BN3.shape[1]}.')
-    products_BSN = anchors_BS3 @ points_BN3.transpose(1, 2)
-    squares_BSN = anchors_BS3.square().sum(-1)[..., None] + points_BN3.square().sum(-1)[:, None] - 2 * products_BSN
+    # |a|^2 + |b|^2 - 2ab loses the digits of what is far from the origin; [B, S, N, 3] would be large.
+    x_BSN, y_BSN, z_BSN = (anchors_BS3[:, :, None, axis] - points_BN3[:, None, :, axis] for axis in range(3))
+    squares_BSN = x_BSN.square_().add_(y_BSN.square_()).add_(z_BSN.square_())
     return squares_BSN.topk(count, dim=-1, largest=False, sorted=False).indices
 
 

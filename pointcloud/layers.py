@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,22 +20,57 @@ GROUP_EPS = 1e-5
 class PointNorm(nn.BatchNorm1d):
     """Batch norm of [..., C] over everything but the channels."""
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., C]; without momentum a batch leaves no trace in the running statistics."""
         momentum = self.momentum or 0.0
         if self.training and momentum and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        normed = F.batch_norm(
-            x.flatten(0, -2),
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            self.training,
-            momentum,
-            self.eps,
-        )
+        x_RC = x.flatten(0, -2)
+        running, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
+        if not (self.training and x.device.type == 'cpu' and x.dtype == torch.float32 and len(x_RC) > 1):
+            return F.batch_norm(x_RC, *running, *affine, self.training, momentum, self.eps).view_as(x)
+        mean_C, variance_C = batch_statistics(x_RC.detach())
+        self.running_mean.lerp_(mean_C, momentum)
+        self.running_var.lerp_(variance_C * len(x_RC) / (len(x_RC) - 1), momentum)
+        normed: Tensor = _BatchNorm.apply(x_RC, *affine, mean_C, variance_C, self.eps)  # type: ignore[no-untyped-call]
         return normed.view_as(x)
+
+
+def batch_statistics(x_RC: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of each channel of R rows, each [C].
+
+    PyTorch's batch norm on a CPU adds up row after row in float32, which is worst where many are the same. Here it adds
+    up a few, side by side, and the sums are joined in float64.
+    """
+    few = next(count for count in range(16, 0, -1) if len(x_RC) % count == 0)
+    found = torch.batch_norm_update_stats(x_RC.reshape(few, -1), None, None, 0.0)
+    means_PC, variances_PC = (each.view(-1, x_RC.shape[1]).double() for each in found)
+    mean_C = means_PC.mean(dim=0)
+    variance_C = variances_PC.mean(dim=0) + (means_PC - mean_C).square_().mean(dim=0)
+    return mean_C.float(), variance_C.float()
+
+
+class _BatchNorm(torch.autograd.Function):
+    """PyTorch's batch norm with statistics of the batch that are given."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_RC: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(x_RC, weight, mean, (variance + eps).rsqrt())
+        ctx.eps = eps
+        return F.batch_norm(x_RC, mean, variance, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    def backward(ctx: Any, grad_RC: Tensor) -> tuple[Tensor | None, ...]:
+        x_RC, weight, mean, rstd = ctx.saved_tensors
+        grads = torch.ops.aten.native_batch_norm_backward(
+            grad_RC, x_RC, weight, None, None, mean, rstd, True, ctx.eps, [True, True, True]
+        )
+        return *grads, None, None, None
 
 
 class ResidualBlock(nn.Module):
@@ -115,10 +151,10 @@ class GroupEmbedding(nn.Module):
         deviation = group_deviation(x, anchor_features, members) + GROUP_EPS
         # The linear layer is applied to the points before they are gathered: each is in many groups.
         of_difference, of_anchor = self.linear.weight.chunk(2, dim=1)
-        scaled = of_difference * self.scale
-        points = F.linear(x, scaled) / deviation
-        offsets = F.linear(anchor_features, of_anchor, of_difference @ self.shift) - gather_points(points, anchors)
-        embedded = gather_points(points, members) + offsets[:, :, None]
+        points = F.linear(x, of_difference * self.scale) / deviation
+        # Differences first: over a small deviation the points are large, and what is added to them alone is lost.
+        embedded = gather_points(points, members) - gather_points(points, anchors)[:, :, None]
+        embedded += F.linear(anchor_features, of_anchor, of_difference @ self.shift)[:, :, None]
         return F.relu(self.norm(embedded), inplace=True)
 
 
@@ -130,18 +166,8 @@ def group_deviation(x: Tensor, anchor_features: Tensor, members: Tensor) -> Tens
         anchor_features: Features of the anchors, [B, S, C].
         members: Indices of the points of each group, [B, S, K].
     """
-    # From sums and inner products of pairs: the differences themselves, [B, S, K, C], are never built. Both terms
-    # lose the mean first, so that the squares stay small.
-    center = x.mean(dim=1, keepdim=True)
-    x, anchor_features = x - center, anchor_features - center
-    products = (anchor_features @ x.transpose(1, 2)).gather(2, members)
-    squares = gather_points(x.square().sum(-1, keepdim=True), members).squeeze(-1)
-    sums = gather_points(x.sum(-1, keepdim=True), members).squeeze(-1) - anchor_features.sum(-1)[..., None]
-    count = members[0].numel() * x.shape[-1]
-    square = (squares + anchor_features.square().sum(-1)[..., None] - 2 * products).sum(dim=(1, 2))
-    variance = (square - sums.sum(dim=(1, 2)).square() / count) / (count - 1)
-    # Where all points are one, the square root has no gradient; clamping gives it a zero one.
-    return variance.clamp_min(torch.finfo(x.dtype).tiny).sqrt()[:, None, None]
+    differences = gather_points(x, members) - anchor_features[:, :, None]
+    return differences.flatten(1).std(dim=1)[:, None, None]
 
 
 @contextmanager

@@ -34,6 +34,15 @@ def test_no_point_left_out_of_a_group_is_nearer_than_one_within(cloud, count):
         assert sorted(distances[chosen].tolist()) == sorted(distances.tolist())[:count]
 
 
+@pytest.mark.parametrize('offset', [100, 1000, 10_000])
+def test_neighbours_do_not_depend_on_where_a_cloud_is(offset):
+    # Multiples of 2^-10, which float32 holds at every one of these places.
+    points = (torch.randn(2, 500, 3, generator=torch.Generator().manual_seed(0)) * 1024).round() / 1024
+    here = nearest_neighbors(points, points[:, :100], 12)
+    there = nearest_neighbors(points + offset, points[:, :100] + offset, 12)
+    assert torch.equal(here.sort().values, there.sort().values)
+
+
 def test_gather_takes_each_cloud_from_itself_and_sums_gradients():
     values = torch.randn(2, 5, 3, requires_grad=True)
     index = torch.tensor([[[0, 0], [4, 1]], [[2, 2], [2, 3]]])

@@ -1,5 +1,7 @@
 """The point-cloud models equal the published ones, and their fast layers the literal ones, gradients included."""
 
+import copy
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -73,20 +75,69 @@ def test_float32_stays_near_float64_far_from_the_origin():
     assert_close(model.float()(points.float()).double(), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_cloud_of_one_place_trains_without_nan():
-    model = small().train()
-    model(torch.ones(2, 37, 3, dtype=torch.float64)).sum().backward()
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
+def test_a_cloud_of_one_place_trains_without_nan(dtype):
+    model = small().to(dtype).train()
+    model(torch.ones(2, 37, 3, dtype=dtype)).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_the_mixer_is_the_operator_of_the_backbone(monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        layers, 'cluster', lambda *args, **options: seen.append(options) or ops.cluster(*args, **options)
+def error_of(found, expected):
+    return ((found.double() - expected).abs().max() / expected.abs().max()).item()
+
+
+def repeated(distinct, points=1024):
+    """Clouds of a few places, filled up by repetition."""
+    return torch.randn(4, distinct, 3)[:, torch.arange(points) % distinct]
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('distinct', [1, 2, 40, 100, 1024])
+def test_float32_is_as_accurate_as_the_literal_form_however_few_points_are_distinct(distinct, training):
+    torch.manual_seed(0)
+    model = create_model('pointmlp_elite').train(training).backbone
+    points = repeated(distinct)
+    with torch.no_grad():
+        exact = pointmlp_reference(copy.deepcopy(model).double(), points.double())
+        literal = error_of(pointmlp_reference(copy.deepcopy(model), points), exact)
+        assert error_of(model(points), exact) <= 3 * literal
+
+
+def test_statistics_of_a_batch_are_rounded_once():
+    rows = torch.randn(7, 5)[torch.arange(7 * 1009) % 7] + 3
+    mean, variance = layers.batch_statistics(rows)
+    exact_variance, exact_mean = torch.var_mean(rows.double(), dim=0, correction=0)
+    assert_close(mean.double(), exact_mean, rtol=2e-7, atol=0)
+    assert_close(variance.double(), exact_variance, rtol=5e-7, atol=0)
+
+
+@pytest.mark.parametrize('rows', [1, 2, 13, 48])
+def test_norm_equals_batch_norm_with_gradients_and_running_statistics(rows):
+    ours, theirs = layers.PointNorm(5).train(), torch.nn.BatchNorm1d(5).train()
+    x = torch.randn(rows, 3, 5, requires_grad=True)
+    found, expected = ours(x), theirs(x.flatten(0, 1)).view_as(x)
+    assert_close(found, expected)
+    weights = torch.randn_like(found)
+    for (name, left), right in zip(ours.named_buffers(), theirs.buffers(), strict=True):
+        assert_close(left, right, msg=name)
+    gradients = [
+        torch.autograd.grad((out * weights).sum(), [x, *norm.parameters()])
+        for out, norm in ((found, ours), (expected, theirs))
+    ]
+    for left, right in zip(*gradients, strict=True):
+        assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_the_mixer_is_the_operator_of_the_backbone():
+    block = layers.ClusterBlock(12).double()
+    torch.nn.init.normal_(block.sim_alpha)
+    torch.nn.init.normal_(block.sim_beta)
+    x = torch.randn(2, 3, 7, 12, dtype=torch.float64)
+    maps = x.flatten(0, 1)[:, :, None, None]
+    mixed = ops.cluster(
+        block.points(maps), block.values(maps), block.sim_alpha, block.sim_beta, center_grid=1, region_grid=1
     )
-    small()(torch.randn(2, 37, 3, dtype=torch.float64))
-    assert len(seen) == 3
-    assert all(o['center_grid'] == 1 and o['region_grid'] == 1 for o in seen)
+    assert_close(block(x), x + block.proj(mixed).view_as(x))
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
