@@ -227,7 +227,7 @@ def operator_candidates(
     try:
         # No autocast is known to `meta`, which half precision would be computed under.
         meta = [x.detach().to('meta', torch.float32).requires_grad_(mode == 'train') for x in leaves]
-        flops = count_flops(lambda *x: cluster(*x, impl='matmul', **options), meta, mode)
+        flops = count_flops(lambda *x: cluster(*x, impl='plain', **options), meta, mode)
     except ValueError as error:
         raise LaunchError(str(error)) from error
     # Forward reads points and values and writes the output; backward reads both and a gradient, and writes two.

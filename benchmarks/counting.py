@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from coc_core.layers import ClusterMixer, ContextClusterBlock
-from coc_core.ops import cluster
+from coc_core.ops import set_implementation
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -49,39 +47,5 @@ def count_flops(forward: Callable[..., Any], inputs: list[Tensor], mode: str) ->
 def plain_copy(model: nn.Module) -> nn.Module:
     """Return a copy without memory for its numbers (``meta``), in which a Context Cluster is of plain operators."""
     plain = copy.deepcopy(model).to('meta')
-    for module in plain.modules():
-        if isinstance(module, ContextClusterBlock):
-            module.mixer, module.mlp = _PlainMixer(module.mixer), _PlainMlp(module.mlp)
+    set_implementation(plain, 'plain')
     return plain
-
-
-class _PlainMixer(nn.Module):
-    """The clustering layer as projections and matrix products."""
-
-    def __init__(self, mixer: ClusterMixer) -> None:
-        super().__init__()
-        self.mixer = mixer
-
-    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
-        mixer = self.mixer
-        mixed = cluster(
-            *mixer.project(x),
-            mixer.sim_alpha,
-            mixer.sim_beta,
-            center_grid=mixer.center_grid,
-            region_grid=mixer.region_grid,
-            denominator=mixer.denominator,
-            impl='matmul',
-        )
-        return scale * mixer.proj(mixed.flatten(3))
-
-
-class _PlainMlp(nn.Module):
-    """The MLP as three operators: none is recomputed in backward, nor written into memory that is there."""
-
-    def __init__(self, mlp: nn.Module) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = mlp.fc1, mlp.fc2
-
-    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
-        return scale * self.fc2(F.gelu(self.fc1(x)))

@@ -1,39 +1,133 @@
-"""The layers of Context Cluster, all on channels-last maps [B, H, W, C]."""
+"""The layers of Context Cluster, all on channels-last maps [B, H, W, C].
+
+Each layer states its mathematics in plain PyTorch, in `forward_plain`. `coc_core.ops.dispatch` decides in every forward
+whether that runs or fused code that computes the same; ``print(model)`` says which. The legend of the shape suffixes
+(``points_GND``) is in `coc_core.ops.regions`.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from typing import Any, NoReturn
 
 import torch
+import torch.fx
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, trunc_normal_
+from einops import rearrange
+from timm.layers import DropPath, Mlp, register_notrace_module, trunc_normal_
 from torch import Tensor, nn
 
-from coc_core.ops import cluster_packed
-from coc_core.ops.common import is_traced
-from coc_core.ops.map_norm import map_norm
-from coc_core.ops.mixer import mix
-from coc_core.ops.mlp import mlp
+from coc_core.mixers import Clusters, same_shape
+from coc_core.ops.context import widen, without_autocast
+from coc_core.ops.dispatch import check_serves, choose
+from coc_core.ops.linear import is_bare, unusual_linear
+from coc_core.ops.regions import NORM_EPS, Grid, Pair, as_pair, check_denominator, region_size
+
+# torch.fx records a call of these as one node and does not look inside, where sizes decide.
+for _name in ('rearrange', 'region_size', 'same_shape', 'widen'):
+    torch.fx.wrap(_name)
 
 
-class MapNorm(nn.GroupNorm):
-    """GroupNorm with one group over a channels-last map: every sample is normalised over H, W and C together."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(num_groups=1, num_channels=dim, eps=1e-5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, H, W, C] -> [B, H, W, C]."""
-        if x.is_cuda and not is_traced(x):
-            return map_norm(x, self.weight, self.bias, self.eps)
-        if torch.is_grad_enabled() and not x.requires_grad:
-            # PyTorch 2.13's channels-last kernel crashes in backward when its input needs no gradient (frozen stages).
-            x = x.detach().requires_grad_()
-        return to_channels_last(super().forward(to_channels_first(x)))
+def refuse_torchscript(module: nn.Module) -> NoReturn:
+    """Refuse torch.jit.script, which calls ``__prepare_scriptable__`` first and cannot read what `choose` does."""
+    raise RuntimeError(
+        'torch.jit.script does not take a Context Cluster: use torch.export, torch.compile or torch.jit.trace.'
+    )
 
 
-class ClusterMixer(nn.Module):
+def cosine(points_GND: Tensor, centers_GMD: Tensor) -> Tensor:
+    """Return the cosine of each center with each point, [G, M, N]."""
+    return F.normalize(centers_GMD, dim=-1, eps=NORM_EPS) @ F.normalize(points_GND, dim=-1, eps=NORM_EPS).mT
+
+
+class Clustering:
+    """The clustering operator, step by step (paper, section 3.2, equations 1 to 3).
+
+    Args:
+        alpha: Scale of the similarity, one element.
+        beta: Shift of the similarity, one element.
+        center_grid: Centers along each side of a region, or (rows, columns).
+        region_grid: Regions along each side of the map, or (rows, columns).
+        denominator: See `coc_core.ops.cluster`.
+    """
+
+    def __init__(
+        self, alpha: Tensor, beta: Tensor, *, center_grid: Grid, region_grid: Grid, denominator: str = 'similarity'
+    ) -> None:
+        self.sim_alpha, self.sim_beta = alpha, beta
+        self.center_grid, self.region_grid, self.denominator = center_grid, region_grid, denominator
+
+    def cluster(self, points: Tensor, values: Tensor) -> Tensor:
+        """Mix the values of each cluster: twice [B, H, W, K, D] -> [B, H, W, K, D] (equations 1 to 3)."""
+        size = region_size(points, self.region_grid)
+        with without_autocast(points):
+            points_GND, values_GND = self.cut(points), self.cut(values)
+            centers_GMD, value_centers_GMD = self.pool(points_GND, size), self.pool(values_GND, size)
+            z_GMN = self.similarity(points_GND, centers_GMD)
+            member_GMN = self.assign(z_GMN)
+            s_GMN = torch.sigmoid(z_GMN) * member_GMN
+            held_GMD = self.aggregate(s_GMN, member_GMN, values_GND, value_centers_GMD)
+            mixed_GND = self.dispatch(s_GMN, held_GMD)
+        return self.join(mixed_GND, size, points.shape[3]).to(values.dtype)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Cut a map into groups, each one head of one region: [B, H, W, K, D] -> [G, N, D], half precision widened."""
+        rows, cols = as_pair(self.region_grid, 'region_grid')
+        return widen(rearrange(x, 'b (r h) (c w) k d -> (b r c k) (h w) d', r=rows, c=cols))
+
+    def join(self, x_GND: Tensor, size: Pair, heads: int) -> Tensor:
+        """Put groups together again, the inverse of `cut`: [G, N, D] -> [B, H, W, K, D]."""
+        rows, cols = as_pair(self.region_grid, 'region_grid')
+        return rearrange(x_GND, '(b r c k) (h w) d -> b (r h) (c w) k d', r=rows, c=cols, k=heads, h=size[0], w=size[1])
+
+    def pool(self, x_GND: Tensor, size: Pair) -> Tensor:
+        """Make centers, averages over windows of a region of ``size`` (h, w): [G, N, D] -> [G, M, D]."""
+        image = rearrange(x_GND, 'g (h w) d -> g d h w', h=size[0], w=size[1])
+        centers = F.adaptive_avg_pool2d(image, as_pair(self.center_grid, 'center_grid'))
+        return rearrange(centers, 'g d r c -> g (r c) d')
+
+    def similarity(self, points_GND: Tensor, centers_GMD: Tensor) -> Tensor:
+        """Return z = beta + alpha * cos(center, point), [G, M, N]."""
+        return self.sim_beta + self.sim_alpha * cosine(points_GND, centers_GMD)
+
+    def assign(self, z_GMN: Tensor) -> Tensor:
+        """Return how far each point is a member of each center, [G, M, N]: 1 at its largest z, the first on a tie."""
+        return torch.zeros_like(z_GMN).scatter(1, z_GMN.argmax(dim=1, keepdim=True), 1.0)
+
+    def aggregate(self, s_GMN: Tensor, member_GMN: Tensor, values_GND: Tensor, centers_GMD: Tensor) -> Tensor:
+        """Return what each center holds, (its pooled value + sum of s * value) / (1 + sum of s), [G, M, D]."""
+        weight_GMN = s_GMN if self.denominator == 'similarity' else member_GMN
+        return (centers_GMD + s_GMN @ values_GND) / (1 + weight_GMN.sum(dim=2)[..., None])
+
+    def dispatch(self, s_GMN: Tensor, held_GMD: Tensor) -> Tensor:
+        """Hand back to each point what its center holds, times s: [G, N, D]."""
+        return s_GMN.mT @ held_GMD
+
+    def overridden(self) -> tuple[str, ...]:
+        """Return the names of the steps that a subclass, or this layer alone, has its own of."""
+        return ()
+
+    @torch.no_grad()
+    def find_clusters(self, points: Tensor) -> Clusters:
+        """Return who belongs to whom among points [B, H, W, K, D]."""
+        size, heads = region_size(points, self.region_grid), points.shape[3]
+        with without_autocast(points):
+            points_GND = self.cut(points)
+            centers_GMD = self.pool(points_GND, size)
+            z_GMN = self.similarity(points_GND, centers_GMD)
+            index_GN = self.assign(z_GMN).argmax(dim=1)
+            stock = 'similarity' not in self.overridden()
+            similarity_GMN = cosine(points_GND, centers_GMD) if stock else z_GMN
+        index = self.join(index_GN[..., None], size, heads)[..., 0]
+        return Clusters(index, self.join(similarity_GMN.mT, size, heads), 'cosine' if stock else 'z')
+
+
+@register_notrace_module  # timm's FX graphs hold it whole, with the code that it chooses.
+class ClusterMixer(nn.Module, Clustering):
     """The clustering layer: mixes the points of each region within their clusters (paper, section 3.2).
+
+    To change it, override a step in a subclass and build the model with ``mixer=YourMixer``: your step then runs in
+    training, evaluation and export, on every device (docs/extending.md). The stock class may be served by fused code,
+    which an edit of this page does not reach: ``impl='plain'`` always runs this page.
 
     Args:
         dim: Channels of the map.
@@ -43,7 +137,18 @@ class ClusterMixer(nn.Module):
         region_grid: Regions along each side of the map.
         denominator: See `coc_core.ops.cluster`.
         impl: See `coc_core.ops.cluster`.
+
+    Raises:
+        ValueError: A name is unknown, or ``impl`` names fused code and a subclass overrides a step.
     """
+
+    operation = 'mixer'
+    __prepare_scriptable__ = refuse_torchscript
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Centers of a region, and channels of a head: what `coc_core.ops.dispatch` decides by."""
+        return self.center_grid**2, self.head_dim  # type: ignore[operator]
 
     def __init__(
         self,
@@ -56,11 +161,11 @@ class ClusterMixer(nn.Module):
         denominator: str = 'similarity',
         impl: str = 'auto',
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.heads = heads
         self.head_dim = head_dim
-        self.center_grid = center_grid
-        self.region_grid = region_grid
+        self.center_grid: Grid = center_grid
+        self.region_grid: Grid = region_grid
         self.denominator = denominator
         self.impl = impl
         # One projection for both: the features that are compared come first, the values that are mixed second.
@@ -68,76 +173,162 @@ class ClusterMixer(nn.Module):
         self.sim_alpha = nn.Parameter(torch.ones(1))
         self.sim_beta = nn.Parameter(torch.zeros(1))
         self.proj = nn.Linear(heads * head_dim, dim)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, H, W, C] -> points that are compared and values that are mixed, each [B, H, W, heads, head_dim]."""
-        points, values = self._project(x).unbind(dim=3)
-        return points, values
-
-    def _project(self, x: Tensor) -> Tensor:
-        both: Tensor = self.points_values(x)
-        return both.view(*x.shape[:-1], 2, self.heads, self.head_dim)
+        check_denominator(denominator)
+        check_serves(impl, self.own_parts())
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C], multiplied by ``scale`` [C] where there is one."""
-        out_weight, out_bias, scale = fold_scale(self.proj, scale, x)
-        if self.impl == 'auto' and x.device.type == 'cpu' and not is_traced(x):
-            mixed = mix(
-                x,
-                self.points_values.weight,
-                self.points_values.bias,
-                out_weight,
-                out_bias,
-                self.sim_alpha,
-                self.sim_beta,
-                heads=self.heads,
-                center_grid=self.center_grid,
-                region_grid=self.region_grid,
-                denominator=self.denominator,
+        return choose(self, x).row.function(self, x, scale)
+
+    def forward_plain(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """The layer as it is written on this page."""
+        points, values = self.project(x)
+        return self.project_back(self.cluster(points, values), scale)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, H, W, C] -> points that are compared and values that are mixed, each [B, H, W, K, D]."""
+        both = rearrange(self.points_values(x), 'b h w (two k d) -> two b h w k d', two=2, k=self.heads)
+        return both[0], both[1]
+
+    def project_back(self, mixed: Tensor, scale: Tensor | None = None) -> Tensor:
+        """[B, H, W, K, D] -> [B, H, W, C], multiplied by ``scale`` [C] where there is one."""
+        out: Tensor = self.proj(rearrange(mixed, 'b h w k d -> b h w (k d)'))
+        return out if scale is None else scale * out
+
+    @torch.no_grad()
+    def clusters(self, x: Tensor) -> Clusters:
+        """Return who belongs to whom in a map [B, H, W, C]: what pictures and statistics are made from."""
+        return self.find_clusters(self.project(x)[0])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in STEPS and isinstance(value, (nn.Module, nn.Parameter)):
+            raise ValueError(
+                f'{type(self).__name__}.{name} is a step: PyTorch would keep a {type(value).__name__} of that name but '
+                f'never call it. Give it another name, and call it in a method {name}.'
             )
-        else:
-            clustered = cluster_packed(
-                self._project(x),
-                self.sim_alpha,
-                self.sim_beta,
-                center_grid=self.center_grid,
-                region_grid=self.region_grid,
-                denominator=self.denominator,
-                impl=self.impl,
-            )
-            mixed = F.linear(clustered.flatten(start_dim=3), out_weight, out_bias)
-        return mixed if scale is None else scale * mixed
+        super().__setattr__(name, value)
+
+    def overridden(self) -> tuple[str, ...]:
+        """Return the names of the steps that a subclass, or this layer alone, has its own of."""
+        kind, own = type(self), self.__dict__
+        return tuple(name for name, step in STEPS.items() if getattr(kind, name) is not step or name in own)
+
+    def own_parts(self) -> str:
+        """Return what of this layer fused code does not know, in words, or ''."""
+        overridden = self.overridden()
+        if overridden:
+            return f'{type(self).__name__} overrides {", ".join(overridden)}'
+        return unusual_linear(self, 'points_values') or unusual_linear(self, 'proj')
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
         return (
             f'heads={self.heads}, head_dim={self.head_dim}, center_grid={self.center_grid}, '
-            f'region_grid={self.region_grid}, denominator={self.denominator!r}, impl={self.impl!r}'
+            f'region_grid={self.region_grid}, denominator={self.denominator!r}, {what_runs(self)}'
         )
 
 
+STEPS = {
+    name: getattr(ClusterMixer, name)
+    for name in (
+        'forward', 'forward_plain', 'project', 'cluster', 'cut', 'join', 'pool', 'similarity', 'assign', 'aggregate',
+        'dispatch', 'project_back',
+    )
+}  # fmt: skip
+"""The steps of the stock layer, which fused code stands for."""
+
+
+@register_notrace_module
 class RowwiseMlp(Mlp):  # type: ignore[misc]
-    """Linear, GELU, Linear at each position: timm's layer, computed by `coc_core.ops.mlp`."""
+    """Linear, GELU, Linear at each position: timm's layer.
+
+    Args:
+        dim: Channels of the map.
+        hidden_dim: Channels between the two.
+        impl: See `coc_core.ops.cluster`.
+    """
+
+    operation = 'mlp'
+    __prepare_scriptable__ = refuse_torchscript
+    sizes = 0, 0
+
+    def __init__(self, dim: int, hidden_dim: int, *, impl: str = 'auto') -> None:
+        super().__init__(dim, hidden_dim)
+        self.impl = impl
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """[..., C] -> [..., C], multiplied by ``scale`` [C] where there is one."""
-        weight, bias, scale = fold_scale(self.fc2, scale, x)
-        out = mlp(x, self.fc1.weight, self.fc1.bias, weight, bias)
+        return choose(self, x).row.function(self, x, scale)
+
+    def forward_plain(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """The layer in plain PyTorch."""
+        out: Tensor = super().forward(x)
         return out if scale is None else scale * out
 
+    def own_parts(self) -> str:
+        """Return what of this layer fused code does not know, in words, or ''."""
+        if own_method(self, RowwiseMlp, 'forward_plain'):
+            return f'{type(self).__name__} overrides forward_plain'
+        act, *rest = (self._modules[name] for name in ('act', 'drop1', 'norm', 'drop2'))
+        exact = type(act) is nn.GELU and act.approximate == 'none' and is_bare(act)
+        if not exact or not all(isinstance(m, nn.Identity) or (type(m) is nn.Dropout and not m.p) for m in rest):
+            return 'its activation, dropout or norm is another'
+        if not all(is_bare(part) for part in rest):
+            return 'its dropout or norm has hooks'
+        return unusual_linear(self, 'fc1') or unusual_linear(self, 'fc2')
 
-def fold_scale(linear: nn.Linear, scale: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return weight and bias of ``scale * linear(...)``, and the scale where it is left to be multiplied by.
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        return what_runs(self)
 
-    Folding saves a pass over the map, and in training a copy of it, for one over the weight: worth it where the map
-    ``x`` [..., C] has more positions than the layer has inputs. A layer scale of 1e-5 times a weight of 0.02 is less
-    than float16 holds.
+
+@register_notrace_module
+class MapNorm(nn.GroupNorm):
+    """GroupNorm with one group over a channels-last map: every sample is normalised over H, W and C together.
+
+    Args:
+        dim: Channels of the map.
+        impl: See `coc_core.ops.cluster`.
     """
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else linear.weight.dtype
-    if scale is None or dtype == torch.float16 or is_traced(x) or x.shape[:-1].numel() < linear.in_features:
-        return linear.weight, linear.bias, scale
-    return scale[:, None] * linear.weight, scale * linear.bias, None
+
+    operation = 'norm'
+    __prepare_scriptable__ = refuse_torchscript
+    sizes = 0, 0
+
+    def __init__(self, dim: int, *, impl: str = 'auto') -> None:
+        super().__init__(num_groups=1, num_channels=dim, eps=1e-5)
+        self.impl = impl
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        return choose(self, x).row.function(self, x)
+
+    def forward_plain(self, x: Tensor) -> Tensor:
+        """The layer in plain PyTorch."""
+        return to_channels_last(super().forward(to_channels_first(x).contiguous()))
+
+    def own_parts(self) -> str:
+        """Return what of this layer fused code does not know, in words, or ''."""
+        own = own_method(self, MapNorm, 'forward_plain')
+        return f'{type(self).__name__} overrides forward_plain' if own else ''
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        return f'{self.num_channels}, eps={self.eps}, {what_runs(self)}'
+
+
+def own_method(layer: nn.Module, stock: type[nn.Module], name: str) -> bool:
+    """Tell whether a layer has a method of its own in the place of the stock one."""
+    return getattr(type(layer), name) is not getattr(stock, name) or name in layer.__dict__
+
+
+def what_runs(layer: Any) -> str:
+    """Return which implementation serves a layer on the device and in the precision of its parameters, and why."""
+    try:
+        choice = choose(layer, next((p.detach() for p in layer.parameters()), torch.empty(0)))
+    except ValueError as error:
+        return str(error)
+    return f'{choice.row.name}: {choice.why}'
 
 
 class ContextClusterBlock(nn.Module):
@@ -149,17 +340,25 @@ class ContextClusterBlock(nn.Module):
         mlp_ratio: Hidden width of the MLP divided by ``dim``.
         layer_scale_init: Initial value of gamma1 and gamma2.
         drop_path: Probability that a branch is dropped for a sample in training.
+        impl: Of MLP and norms, see `coc_core.ops.cluster`.
     """
 
     def __init__(
-        self, dim: int, mixer: nn.Module, *, mlp_ratio: float, layer_scale_init: float, drop_path: float
+        self,
+        dim: int,
+        mixer: nn.Module,
+        *,
+        mlp_ratio: float,
+        layer_scale_init: float,
+        drop_path: float,
+        impl: str = 'auto',
     ) -> None:
         super().__init__()
-        self.norm1 = MapNorm(dim)
+        self.norm1 = MapNorm(dim, impl=impl)
         self.mixer = mixer
         self.gamma1 = nn.Parameter(torch.full((dim,), float(layer_scale_init)))
-        self.norm2 = MapNorm(dim)
-        self.mlp = RowwiseMlp(dim, int(dim * mlp_ratio))
+        self.norm2 = MapNorm(dim, impl=impl)
+        self.mlp = RowwiseMlp(dim, int(dim * mlp_ratio), impl=impl)
         self.gamma2 = nn.Parameter(torch.full((dim,), float(layer_scale_init)))
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         for linear in (self.mlp.fc1, self.mlp.fc2):
@@ -167,7 +366,7 @@ class ContextClusterBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C]."""
-        x = x + self.drop_path(self.mixer(self.norm1(x), self.gamma1))
+        x = x + self.drop_path(same_shape(self.mixer(self.norm1(x), self.gamma1), x, type(self.mixer).__name__))
         out: Tensor = x + self.drop_path(self.mlp(self.norm2(x), self.gamma2))
         return out
 
@@ -186,33 +385,3 @@ def to_channels_first(x_BHWC: Tensor) -> Tensor:
 def to_channels_last(x_BCHW: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, H, W, C], a view."""
     return x_BCHW.permute(0, 2, 3, 1)
-
-
-def append_coordinates(images: Tensor) -> Tensor:
-    """Append each pixel's row / (H - 1) - 0.5 and column / (W - 1) - 0.5: [B, C, H, W] -> [B, C + 2, H, W]."""
-    batch, _, height, width = images.shape
-    make = _coordinates if is_traced(images) else _cached_coordinates
-    grid = make(height, width, images.dtype, images.device)
-    return torch.cat([images, grid.expand(batch, 2, height, width)], dim=1)
-
-
-def _coordinates(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Half precision cannot count the pixels of a large image.
-    exact = torch.float64 if dtype == torch.float64 else torch.float32
-    rows = torch.arange(height, device=device, dtype=exact) / (height - 1) - 0.5
-    cols = torch.arange(width, device=device, dtype=exact) / (width - 1) - 0.5
-    return torch.stack([rows[:, None].expand(-1, width), cols.expand(height, -1)]).to(dtype)
-
-
-@lru_cache(maxsize=8)
-def _cached_coordinates(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # A tensor made in inference mode could not take part in training later.
-    with torch.inference_mode(False):
-        return _coordinates(height, width, dtype, device)
-
-
-def pad_to_multiple(images: Tensor, divisor: int) -> Tensor:
-    """Zero-pad [B, C, H, W] at the bottom and right to multiples of ``divisor``; sizes that divide are untouched."""
-    height, width = images.shape[-2:]
-    bottom, right = -height % divisor, -width % divisor
-    return F.pad(images, (0, right, 0, bottom)) if bottom or right else images

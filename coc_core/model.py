@@ -6,20 +6,26 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.fx
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
+from coc_core.images import append_coordinates, check_images, in_channels_last, pad_to_multiple
 from coc_core.layers import (
     ClusterMixer,
     ContextClusterBlock,
     MapNorm,
-    append_coordinates,
     init_linear,
-    pad_to_multiple,
+    refuse_torchscript,
     to_channels_first,
     to_channels_last,
 )
+from coc_core.mixers import MixerFactory, build_mixer
 from coc_core.variants import STEM_STRIDE, CoCConfig, get_config
+
+# torch.fx records a call of these as one node and does not look inside, where sizes decide.
+for _name in ('append_coordinates', 'check_images', 'in_channels_last', 'pad_to_multiple'):
+    torch.fx.wrap(_name)
 
 
 class Stage(nn.Module):
@@ -29,9 +35,10 @@ class Stage(nn.Module):
         config: The architecture.
         index: Which of its stages this is.
         drop_paths: Stochastic depth of each block.
+        mixer: Builds the mixer of each block, see `coc_core.mixers.build_mixer`.
     """
 
-    def __init__(self, config: CoCConfig, index: int, drop_paths: Sequence[float]) -> None:
+    def __init__(self, config: CoCConfig, index: int, drop_paths: Sequence[float], mixer: MixerFactory) -> None:
         super().__init__()
         dim = config.dims[index]
         self.grad_checkpointing = False
@@ -42,18 +49,11 @@ class Stage(nn.Module):
             *(
                 ContextClusterBlock(
                     dim,
-                    ClusterMixer(
-                        dim,
-                        config.heads[index],
-                        config.head_dim[index],
-                        center_grid=config.center_grid[index],
-                        region_grid=config.region_grid[index],
-                        denominator=config.denominator,
-                        impl=config.impl,
-                    ),
+                    build_mixer(mixer, config, index),
                     mlp_ratio=config.mlp_ratios[index],
                     layer_scale_init=config.layer_scale_init,
                     drop_path=drop_path,
+                    impl=config.impl,
                 )
                 for drop_path in drop_paths
             )
@@ -80,10 +80,14 @@ class ContextCluster(nn.Module):
         dense_indices: When not empty, the model is a dense backbone: `forward_dense` returns these stages, each
             through a norm of its own; there is no classification norm or head, and stages after the last of these
             are not built.
+        mixer: What mixes the points in each block: a class or another callable, see `coc_core.mixers`; None for the
+            clustering layer, `coc_core.layers.ClusterMixer`.
 
     Raises:
-        ValueError: A stage index does not exist.
+        ValueError: A stage index does not exist, or the mixer cannot be built.
     """
+
+    __prepare_scriptable__ = refuse_torchscript
 
     def __init__(
         self,
@@ -93,9 +97,11 @@ class ContextCluster(nn.Module):
         drop_rate: float = 0.0,
         global_pool: str = 'avg',
         dense_indices: Sequence[int] = (),
+        mixer: MixerFactory | None = None,
     ) -> None:
         super().__init__()
         self.config = config
+        mixer = ClusterMixer if mixer is None else mixer
         self.size_divisibility = config.size_divisibility
         self.dense_indices = resolve_indices(dense_indices, config.num_stages)
         num_stages = max(self.dense_indices, default=config.num_stages - 1) + 1
@@ -109,14 +115,18 @@ class ContextCluster(nn.Module):
         total = sum(config.depths)
         rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
         drop_paths = [[next(rates) for _ in range(depth)] for depth in config.depths]
-        self.stages = nn.ModuleList(Stage(config, i, drop_paths[i]) for i in range(num_stages))
+        self.stages = nn.ModuleList(Stage(config, i, drop_paths[i], mixer) for i in range(num_stages))
+        # What checkpoints may call the mixer.
+        self.mixer_names = {type(module.mixer).__name__ for module in self.modules() if hasattr(module, 'mixer')}
         self.head_drop = nn.Dropout(drop_rate)
         if self.dense_indices:
-            self.dense_norms = nn.ModuleDict({str(i): MapNorm(config.dims[i]) for i in self.dense_indices})
+            self.dense_norms = nn.ModuleDict(
+                {str(i): MapNorm(config.dims[i], impl=config.impl) for i in self.dense_indices}
+            )
             self.norm: nn.Module = nn.Identity()
             num_classes = 0
         else:
-            self.norm = MapNorm(self.num_features)
+            self.norm = MapNorm(self.num_features, impl=config.impl)
         self.reset_classifier(num_classes, global_pool)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -169,29 +179,12 @@ class ContextCluster(nn.Module):
         Raises:
             ValueError: The images are not floating [B, in_channels, H, W] with both sides at least 4.
         """
-        self._check_images(images)
+        check_images(images, self.config.in_channels, STEM_STRIDE)
         images = append_coordinates(pad_to_multiple(images, self.size_divisibility))
-        x = to_channels_last(self.stem(images.contiguous(memory_format=torch.channels_last)))
+        x = to_channels_last(self.stem(in_channels_last(images)))
         for stage in self.stages:
             x = stage(x)
             yield x
-
-    def _check_images(self, images: Tensor) -> None:
-        channels = self.config.in_channels
-        if images.ndim != 4:
-            raise ValueError(f'images must be [B, {channels}, H, W]; got shape {list(images.shape)}.')
-        if images.shape[1] != channels:
-            raise ValueError(
-                f'images have {images.shape[1]} channels but the model was built with in_channels={channels}: '
-                'convert them, or build the model with the right in_channels.'
-            )
-        if min(images.shape[-2:]) < STEM_STRIDE:
-            raise ValueError(
-                f'images of {images.shape[-2]}x{images.shape[-1]} pixels are smaller than the stem: '
-                f'both sides must be at least {STEM_STRIDE}.'
-            )
-        if not images.is_floating_point():
-            raise ValueError(f'images must be floating point, scaled and normalised; got {images.dtype}.')
 
     def _crop(self, x_BHWC: Tensor, images: Tensor, stage: int) -> Tensor:
         """Cut the padding off a stage's output."""
@@ -298,15 +291,19 @@ def resolve_indices(indices: Sequence[int] | None, num_stages: int) -> tuple[int
     return tuple(resolved)
 
 
-def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> ContextCluster:
+def create_model(
+    name: str, *, num_classes: int = 1000, mixer: MixerFactory | None = None, **overrides: Any
+) -> ContextCluster:
     """Build a published variant, randomly initialised.
 
     Args:
         name: A key of `coc_core.VARIANTS`.
         num_classes: Classes of the head; 0 leaves the head out.
+        mixer: A class of your own in the place of the clustering layer, see `coc_core.mixers`; arguments of its own
+            are bound by `functools.partial`.
         **overrides: Fields of `CoCConfig` to replace.
 
     Raises:
-        ValueError: The variant or a field is unknown, or a value is impossible.
+        ValueError: The variant, a field or an argument of the mixer is unknown, or a value is impossible.
     """
-    return ContextCluster(get_config(name).override(**overrides), num_classes=num_classes)
+    return ContextCluster(get_config(name).override(**overrides), num_classes=num_classes, mixer=mixer)

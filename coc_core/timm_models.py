@@ -13,8 +13,9 @@ from timm.models import adapt_input_conv, build_model_with_cfg, generate_default
 from torch import Tensor
 
 from coc_core.checkpoints import fit, read
-from coc_core.checkpoints.loading import agreed_denominator
+from coc_core.checkpoints.loading import agreed_denominator, check_mixer
 from coc_core.checkpoints.recognition import recognise
+from coc_core.mixers import MixerFactory
 from coc_core.model import ContextCluster
 from coc_core.variants import VARIANTS, get_config
 
@@ -51,15 +52,16 @@ def build_from_timm(
     num_classes: int = 1000,
     drop_rate: float = 0.0,
     global_pool: str = 'avg',
+    mixer: MixerFactory | None = None,
     **overrides: Any,
 ) -> ContextCluster:
-    """Build the variant ``arch`` from timm's argument names; other arguments are fields of `CoCConfig`.
+    """Build the variant ``arch`` from timm's argument names; other arguments are those of `coc_core.create_model`.
 
     Raises:
         ValueError: An argument is unknown or impossible.
     """
     config = get_config(arch).override(in_channels=in_chans, **overrides)
-    model = ContextCluster(config, num_classes=num_classes, drop_rate=drop_rate, global_pool=global_pool)
+    model = ContextCluster(config, num_classes=num_classes, drop_rate=drop_rate, global_pool=global_pool, mixer=mixer)
     # timm's own adaptation of the first convolution does not know coordinate channels; `adapt_pretrained` does it.
     model._traits = {'first_conv': None}  # type: ignore[assignment]
     return model
@@ -75,12 +77,13 @@ def adapt_pretrained(
 
     Raises:
         CheckpointError: The weights are no Context Cluster, lack something but the head, or were trained with another
-            denominator.
+            denominator or mixer.
     """
     name = file or 'the pretrained weights'
     # timm hands over the tensors without the file's record of their denominator.
     source = recognise(read(file) if file else state_dict, name)
     agreed_denominator(model, source, name)
+    check_mixer(model, source, name)
     weights = dict(source.weights)
     if 'stem.weight' in weights:
         image, coordinates = weights['stem.weight'].tensor_split([-2], dim=1)

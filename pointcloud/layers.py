@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from coc_core.ops import cluster
+from coc_core.ops.context import widen
+from coc_core.ops.regions import NORM_EPS
 from pointcloud.grouping import farthest_point_sample, gather_points, nearest_neighbors
 
 GROUP_EPS = 1e-5
@@ -96,7 +97,7 @@ class ResidualBlock(nn.Module):
 
 
 class ClusterBlock(nn.Module):
-    """x + fc2(cluster(fc1(x), fc_v(x))): the clustering operator with one region and one center in each group.
+    """x + proj(cluster(points(x), values(x))): the clustering of the backbone, each group one region with one center.
 
     Args:
         dim: Channels.
@@ -113,21 +114,25 @@ class ClusterBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, S, K, C] -> [B, S, K, C], mixed within each of the B * S groups."""
-        maps = x.flatten(0, 1)[:, :, None, None]
-        mixed = cluster(
-            self.points(maps),
-            maps,
-            self.sim_alpha,
-            self.sim_beta,
-            center_grid=1,
-            region_grid=1,
-            center_map=self._project,
-        )
-        return mixed.view_as(x) + x + self.proj.bias
+        s = torch.sigmoid(self.sim_beta + self.sim_alpha * self.similarities(x))[..., None, :]
+        # What a center holds, (mean of the values + sum of s * value) / (1 + sum of s), as one mean with these weights.
+        weights = (s + 1 / x.shape[2]) / (1 + s.sum(dim=-1, keepdim=True))
+        with torch.autocast(x.device.type, enabled=False):
+            held = (weights @ x.to(weights.dtype)).to(x.dtype)
+        # Weights that sum to one let both projections wait for the center, of which a group has one.
+        held = F.linear(self.values(held), self.proj.weight)
+        with torch.autocast(x.device.type, enabled=False):
+            mixed = s.mT @ held.to(s.dtype)
+        return mixed.to(x.dtype) + x + self.proj.bias
 
-    def _project(self, centers: Tensor) -> Tensor:
-        """Both projections of the values on the centers, of which there is one for all points of a group."""
-        return F.linear(self.values(centers), self.proj.weight)
+    def similarities(self, x: Tensor) -> Tensor:
+        """Return the cosine of each point with its group's center, in float32 or better: [B, S, K, C] -> [B, S, K]."""
+        features = widen(self.points(x))
+        with torch.autocast(x.device.type, enabled=False):
+            centers = F.normalize(features.mean(dim=2), dim=-1, eps=NORM_EPS)
+            lengths = torch.linalg.vector_norm(features, dim=-1).clamp_min(NORM_EPS)
+            cosine: Tensor = (features @ centers[..., None]).squeeze(-1) / lengths
+        return cosine
 
 
 class GroupEmbedding(nn.Module):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coc_core.visualization.recorder import cosine_similarities
 from pointcloud.layers import ClusterBlock, Stage
 
 
@@ -83,9 +82,7 @@ class GroupSimilarityRecorder:
 
     @torch.no_grad()
     def _keep_similarity(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        groups = inputs[0]
-        points = self._block.points(groups).flatten(0, 1)[:, :, None, None]
-        self._similarity = cosine_similarities(points, center_grid=1, region_grid=1).view(groups.shape[:3])
+        self._similarity = self._block.similarities(inputs[0])
 
     def similarities(self, cloud: int = 0) -> GroupSimilarities:
         """Return what was recorded of one cloud of the batch.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from coc_core.ops import cluster
@@ -19,12 +20,11 @@ def pointmlp_reference(model: PointMLP, points_BN3: Tensor) -> Tensor:
     for stage in model.stages:
         assert isinstance(stage, Stage)
         coordinates, groups_BSKC = group(stage, coordinates, x_BNC)
-        batch, anchors, neighbors, dim = groups_BSKC.shape
-        x_GCK = groups_BSKC.permute(0, 1, 3, 2).reshape(batch * anchors, dim, neighbors)
+        x_GCK = rearrange(groups_BSKC, 'b s k c -> (b s) c k')
         x_GCK = F.relu(_norm(stage.embedding.norm, _convolve(stage.embedding.linear, x_GCK)))
         for block in stage.pre_blocks:
             x_GCK = _mix(block, x_GCK) if isinstance(block, ClusterBlock) else _residual(block, x_GCK)
-        x_BCS = F.adaptive_max_pool1d(x_GCK, 1).reshape(batch, anchors, -1).transpose(1, 2)
+        x_BCS = rearrange(F.adaptive_max_pool1d(x_GCK, 1), '(b s) c 1 -> b c s', s=stage.anchors)
         for block in stage.post_blocks:
             x_BCS = _residual(block, x_BCS)
         x_BNC = x_BCS.transpose(1, 2)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def main() -> int:
     """Runs the tool; a mistake is told in one sentence, with exit code 2."""
     from coc_core.checkpoints import FORMS, CheckpointError, convert
-    from coc_core.ops.common import DENOMINATORS
+    from coc_core.ops.regions import DENOMINATORS
 
     parser = argparse.ArgumentParser(description='Write a checkpoint in another form.')
     parser.add_argument('checkpoint', help='the checkpoint')

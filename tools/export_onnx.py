@@ -106,11 +106,9 @@ def input_shape(cfg: Any, size: list[int] | None) -> tuple[int, ...]:
 
 def exported_part(model: Any, scope: str) -> tuple[Any, list[str]]:
     """Returns what is exported of a model, with plain operators inside, and the names of its outputs."""
-    from coc_core.layers import ClusterMixer
+    from coc_core.ops import set_implementation
 
-    for module in model.modules():
-        if isinstance(module, ClusterMixer):
-            module.impl = 'matmul'
+    set_implementation(model, 'plain')
     if scope in ('mmdet', 'mmseg'):
         return model.backbone, [f'stage{i}' for i in getattr(model.backbone, 'out_indices', range(4))]
     return model, ['logits']

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coc_core.checkpoints.official import to_official
 from coc_core.checkpoints.reading import CheckpointError, read
-from coc_core.checkpoints.recognition import FIRST_GENERATION, Source, recognise
+from coc_core.checkpoints.recognition import FIRST_GENERATION, STOCK_MIXER, Source, recognise
 from coc_core.model import ContextCluster
 from coc_core.ops import check_denominator
 from coc_core.variants import VARIANTS, CoCConfig
@@ -131,6 +131,11 @@ def _check(source: Source, name: str, form: str, out: Path, overwrite: bool) -> 
         raise CheckpointError(f'{out} exists already: remove it, or allow it to be replaced with --force.')
     if not out.parent.is_dir():
         raise CheckpointError(f'{out} cannot be written: there is no folder {out.parent}.')
+    if source.mixer not in (None, STOCK_MIXER):
+        raise CheckpointError(
+            f'{name} was trained with the mixer {source.mixer}: only weights of the published layer ({STOCK_MIXER}) '
+            'have other forms. coc_core.checkpoints.load takes it as it is.'
+        )
     problems = [f'{key!r} is unknown' for key in source.unknown]
     if source.task in _IMAGE_TASKS:
         problems += _incompleteness(source)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from coc_core.checkpoints.reading import CheckpointError, read
 from coc_core.checkpoints.recognition import Source, recognise
 from coc_core.model import ContextCluster
-from coc_core.ops.common import DENOMINATORS
+from coc_core.ops.regions import DENOMINATORS
 
 _CLASSIFIER = ('norm.weight', 'norm.bias', 'head.weight', 'head.bias')
+_MIXER = re.compile(r'(?:^|\.)stages\.\d+\.blocks\.\d+\.mixer\.')
 _STAGE = re.compile(r'^stages\.(\d+)\.(?:downsample\.(?:weight|bias)$|blocks\.\d+\.)')
 
 
@@ -30,10 +31,10 @@ class Report:
         loaded: Number of tensors that the model took over.
         translated: What was changed on the way.
         fresh: The model's names that keep their initial values by design: a dense backbone's norms where the
-            checkpoint is a classifier's, and counters of batches.
+            checkpoint is a classifier's, counters of batches, and with ``fresh_mixers`` what this mixer alone has.
         unused: The checkpoint's names that have no place in the model by design: a classifier's norm and head in a
             dense backbone, stages that are not built and norms of outputs that are not asked for, other parts than
-            the backbone in a bare backbone.
+            the backbone in a bare backbone, and with ``fresh_mixers`` what the other mixer alone had.
         denominator: The model's, or None where it has no clustering layers.
         evidence: What tells that the weights were trained with it.
         problems: What does not fit, only with ``strict=False``.
@@ -63,7 +64,13 @@ def _titled(fresh: tuple[str, ...], unused: tuple[str, ...]) -> tuple[tuple[str,
 
 
 def load(
-    model: nn.Module, path: str | Path, *, strict: bool = True, ema: bool = False, prefix: str | None = None
+    model: nn.Module,
+    path: str | Path,
+    *,
+    strict: bool = True,
+    ema: bool = False,
+    prefix: str | None = None,
+    fresh_mixers: bool = False,
 ) -> Report:
     """Load a checkpoint file of this project or a published one into a model.
 
@@ -78,15 +85,24 @@ def load(
         strict: Everything must fit but what `Report` lists as fresh and unused; False loads what fits.
         ema: Take the averaged weights that stand beside the others (``state_dict_ema``).
         prefix: What precedes the backbone's names in the file; by default it is seen from them.
+        fresh_mixers: Take weights that were trained with another mixer: what both mixers have by the same name and
+            shape is loaded, the rest of the model's stays fresh, and the report names it.
 
     Raises:
         CheckpointError: The file cannot be read, or does not fit; the model is as it was.
     """
-    return fit(model, read(path), str(path), strict=strict, ema=ema, prefix=prefix)
+    return fit(model, read(path), str(path), strict=strict, ema=ema, prefix=prefix, fresh_mixers=fresh_mixers)
 
 
 def fit(
-    model: nn.Module, checkpoint: Any, name: str, *, strict: bool = True, ema: bool = False, prefix: str | None = None
+    model: nn.Module,
+    checkpoint: Any,
+    name: str,
+    *,
+    strict: bool = True,
+    ema: bool = False,
+    prefix: str | None = None,
+    fresh_mixers: bool = False,
 ) -> Report:
     """Do as `load` does with what was read from a file; ``name`` is what messages call it."""
     source = recognise(checkpoint, name, ema=ema, prefix=prefix)
@@ -94,13 +110,20 @@ def fit(
     own = model.state_dict()
     if any(value.is_meta for value in own.values() if isinstance(value, Tensor)):
         raise CheckpointError(f'{name} cannot be loaded into a model on the meta device: call model.to_empty first.')
-    clusters = any(key.endswith('mixer.sim_alpha') and key.startswith(('stages.', 'backbone.stages.')) for key in own)
-    if clusters and source.task == 'other':
+    trunk = _trunk(model)
+    if trunk is not None and source.task == 'other':
         first = ', '.join(list(source.weights)[:3])
         raise CheckpointError(f'{name} holds no Context Cluster weights: its first names are {first}.')
     denominator, evidence = agreed_denominator(model, source, name)
-    weights, unused = _place(source, own, model)
+    if trunk is not None and not fresh_mixers:
+        check_mixer(trunk, source, name)
+    weights, unused = _place(source, own, trunk)
     fresh = _fresh(source, own, weights)
+    if fresh_mixers:
+        replaced = {key for key in weights if _MIXER.search(key) and not _alike(weights[key], own.get(key))}
+        unused += tuple(sorted(replaced))
+        weights = {key: value for key, value in weights.items() if key not in replaced}
+        fresh = tuple(dict.fromkeys([*fresh, *(key for key in own if _MIXER.search(key) and key not in weights)]))
     problems, unfit = _mismatches(own, weights, finite=source.task != 'other')
     problems += _left_over(source.unknown)
     if problems and strict:
@@ -128,16 +151,34 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+def _trunk(model: nn.Module) -> ContextCluster | None:
+    return next((module for module in model.modules() if isinstance(module, ContextCluster)), None)
+
+
+def _alike(theirs: Tensor, mine: Tensor | None) -> bool:
+    return mine is not None and theirs.shape == mine.shape
+
+
+def check_mixer(trunk: ContextCluster, source: Source, name: str) -> None:
+    """Raise CheckpointError where a file tells that its weights were trained with another mixer than the model's."""
+    if source.mixer is not None and source.mixer not in trunk.mixer_names:
+        raise CheckpointError(
+            f'{name} was trained with the mixer {source.mixer}, but the model was built with '
+            f'{" or ".join(sorted(trunk.mixer_names))}: build it with that mixer, or allow it to start from these '
+            'weights with coc_core.checkpoints.load(..., fresh_mixers=True).'
+        )
+
+
 def agreed_denominator(model: nn.Module, source: Source, name: str) -> tuple[str | None, str]:
     """Return the model's denominator (None without clustering layers) and what tells that it is the weights'.
 
     Raises:
         CheckpointError: The weights were trained with another.
     """
-    owns = {module.config.denominator for module in model.modules() if isinstance(module, ContextCluster)}
-    if not owns:
+    trunk = _trunk(model)
+    if trunk is None:
         return None, ''
-    own: str = owns.pop()
+    own = trunk.config.denominator
     trained = source.denominator
     if trained.name is None:
         return own, "assumed, as the model was built: the file does not tell. Files of March 2023 need 'count'"
@@ -153,13 +194,14 @@ def agreed_denominator(model: nn.Module, source: Source, name: str) -> tuple[str
     return own, trained.evidence
 
 
-def _place(source: Source, own: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _place(
+    source: Source, own: Mapping[str, Tensor], trunk: ContextCluster | None
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Give weights the model's names; return them and the names that have no place in it by design."""
     if source.task in ('points', 'other'):
         return dict(source.weights), ()
     whole = any(key.startswith('backbone.stages.') for key in own)
     start = 'backbone.' if whole else ''
-    trunk = next((module for module in model.modules() if isinstance(module, ContextCluster)), None)
     placed: dict[str, Tensor] = {}
     unused: list[str] = []
     for key, value in source.weights.items():
@@ -256,12 +298,15 @@ def _misfit(
 ) -> str:
     whole = any(key.startswith('backbone.stages.') for key in own)
     advice = 'build the model that the checkpoint belongs to, or name a checkpoint of this one'
+    odd = [key for key in {**own, **weights} if not (key in own and _alike(own[key], weights.get(key)))]
     differing = [key for key in own if key in weights and own[key].shape != weights[key].shape]
     if whole and source.task in ('classification', 'backbone') and 'head.fc.weight' not in own:
         advice = 'start its backbone from such a file by backbone.init_cfg=dict(type="Pretrained", checkpoint=...)'
     elif differing and all(re.match(r'head\.(fc\.)?(weight|bias)$', key) for key in differing):
         classes = len(weights[differing[0]])
         advice = f'build it with num_classes={classes}, or with num_classes=0 and call reset_classifier after loading'
+    elif odd and all(_MIXER.search(key) for key in odd):
+        advice = 'build it with the mixer of these weights, or allow it to start from them with fresh_mixers=True'
     return f'{name} ({source.origin}) does not fit the model: {"; ".join(problems)}. To mend it, {advice}.'
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +16,8 @@ from coc_core.checkpoints.reading import CheckpointError
 
 _CONTAINERS = ('state_dict', 'model', 'net')
 _AVERAGES = ('state_dict_ema', 'model_ema')
-_IMAGE = re.compile(r'^((?:.*\.)?)stages\.\d+\.blocks\.\d+\.mixer\.(?:points_values|sim_alpha|sim_beta)\b')
+# What every block has, whatever its mixer is.
+_IMAGE = re.compile(r'^((?:.*\.)?)stages\.\d+\.blocks\.\d+\.gamma[12]$')
 _PUBLISHED_IMAGE = re.compile(r'^((?:.*\.)?)network\.\d+\.\d+\.token_mixer\.(?:f|v|fc1|fc_v|sim_alpha|sim_beta)\b')
 _POINTS = re.compile(r'^((?:.*\.)?)backbone\.stages\.\d+\.embedding\.')
 _PUBLISHED_POINTS = re.compile(r'^((?:.*\.)?)pre_blocks_list\.\d+\.')
@@ -23,6 +25,7 @@ _TASKS = (
     ('detection', re.compile(r'^(rpn_head|roi_head|bbox_head)\.')),
     ('segmentation', re.compile(r'^(decode_head|auxiliary_head)\.')),
 )
+STOCK_MIXER = 'ClusterMixer'
 FIRST_GENERATION = '1x1 convolutions'
 _CONVERTED = ', converted'
 _CLASSIFIER_HEAD = re.compile(r'^head\.fc\.')
@@ -56,6 +59,7 @@ class Source:
         unknown: What the checkpoint holds among its weights that is no known name, by its own name.
         translated: What was changed on the way, in words.
         denominator: The one that the weights were trained with.
+        mixer: The mixer that they were trained with: a name, or None where the file does not tell.
     """
 
     origin: str
@@ -65,6 +69,7 @@ class Source:
     unknown: dict[str, Any]
     translated: tuple[str, ...] = ()
     denominator: Denominator = Denominator()
+    mixer: str | None = None
 
 
 def recognise(checkpoint: Any, name: str, *, ema: bool = False, prefix: str | None = None) -> Source:
@@ -101,7 +106,8 @@ def recognise(checkpoint: Any, name: str, *, ema: bool = False, prefix: str | No
     parts = {k: v for k, v in bare.items() if not k.startswith(start)}
     if start and prefix is None and not start.startswith('backbone.'):
         steps.append(f'prefix {start!r} dropped')
-    return _image(published, trunk, parts, others, steps, recorded, _recorded_denominator(checkpoint))
+    source = _image(published, trunk, parts, others, steps, recorded, _recorded_denominator(checkpoint))
+    return replace(source, mixer=STOCK_MIXER if published else _recorded_mixer(checkpoint))
 
 
 def _unwrap(checkpoint: Any, name: str, ema: bool) -> Mapping[str, Any]:
@@ -192,8 +198,29 @@ def _recorded_denominator(checkpoint: Mapping[str, Any]) -> Denominator:
         return Denominator()
     if isinstance(meta.get('denominator'), str):
         return Denominator(meta['denominator'], 'the file records it', meta.get('mlp') == FIRST_GENERATION)
-    config = meta.get('cfg')
-    if isinstance(config, str) and "type='ContextCluster'" in config.replace('"', "'"):
+    config = _recorded_config(checkpoint)
+    if config:
         named = re.search(r'denominator[\'"]?\s*[=:]\s*[\'"](\w+)[\'"]', config)
         return Denominator(named[1] if named else 'similarity', "the training's config in the file says so")
     return Denominator()
+
+
+def _recorded_config(checkpoint: Mapping[str, Any]) -> str:
+    """The config of the training that wrote the file, or '' where it holds none with a Context Cluster."""
+    meta = checkpoint.get('meta')
+    config = meta.get('cfg') if isinstance(meta, Mapping) else None
+    return config if isinstance(config, str) and "type='ContextCluster'" in config.replace('"', "'") else ''
+
+
+def _recorded_mixer(checkpoint: Mapping[str, Any]) -> str | None:
+    """The name of the mixer in the config of the training that wrote the file."""
+    config = _recorded_config(checkpoint)
+    try:
+        entries = [node for node in ast.walk(ast.parse(config)) if isinstance(node, ast.keyword)]
+    except SyntaxError:
+        return None
+    for entry in entries:
+        if entry.arg == 'mixer' and isinstance(entry.value, ast.Call):
+            kinds = [ast.unparse(inner.value) for inner in entry.value.keywords if inner.arg == 'type']
+            return kinds[0].strip('\'"').rpartition('.')[2] if kinds else None
+    return STOCK_MIXER if config else None

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os.path as osp
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
+from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from coc_core import checkpoints
+from coc_core.mixers import MixerFactory
 from coc_core.mm.errors import LaunchError
 from coc_core.mm.safe_loading import install_safe_loader
 from coc_core.model import ContextCluster, resolve_indices
@@ -31,10 +34,13 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
             through the norm of the ImageNet classifier, other stages are returned as they are.
         frozen_stages: -1 trains everything; 0 freezes the stem; n freezes the stem and the first n stages. Frozen
             parts get no gradient and stay in evaluation mode; the norms of the outputs are trained all the same.
+        mixer: A mixer of your own in the place of the clustering layer, ``dict(type='MyMixer', temperature=2.0)``: a
+            name in a registry of models (or a class) and arguments beside the numbers of its stage (`coc_core.mixers`).
         grad_checkpointing: Recompute activations in backward to save memory.
         init_cfg: mmengine's initialisation. ``dict(type='Pretrained', checkpoint=..., prefix=...)`` loads strictly:
             every weight but the fresh dense norms must come from the file, this project's or a published one of
-            any task (`coc_core.checkpoints.load`).
+            any task (`coc_core.checkpoints.load`); ``fresh_mixers=True`` lets those that only this mixer has start
+            fresh.
         **overrides: Fields of `CoCConfig` to replace, for example ``center_grid=5`` or ``drop_path_rate=0.1``.
 
     Raises:
@@ -51,6 +57,7 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
         out_indices: Sequence[int] = (0, 1, 2, 3),
         output_norm: str = 'dense',
         frozen_stages: int = -1,
+        mixer: Mapping[str, Any] | None = None,
         grad_checkpointing: bool = False,
         init_cfg: Mapping[str, Any] | None = None,
         **overrides: Any,
@@ -66,9 +73,13 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
             )
         if not -1 <= frozen_stages <= config.num_stages:
             raise ValueError(f'frozen_stages={frozen_stages} must lie between -1 and {config.num_stages}.')
-        super().__init__(config, num_classes=0, dense_indices=self_indices if output_norm == 'dense' else ())
+        dense_indices = self_indices if output_norm == 'dense' else ()
+        factory = None if mixer is None else _mixer_factory(mixer)
+        super().__init__(config, num_classes=0, dense_indices=dense_indices, mixer=factory)
         self.out_indices = self_indices
         self.frozen_stages = frozen_stages
+        if mixer is not None and isinstance(mixer['type'], str):
+            self.mixer_names.add(mixer['type'].rpartition('.')[2])
         self.init_cfg = dict(init_cfg) if init_cfg is not None else None
         self.set_grad_checkpointing(grad_checkpointing)
         for module in self._frozen_modules():
@@ -109,9 +120,36 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
                 'model.backbone.init_cfg.checkpoint=...`, or set model.backbone.init_cfg=None to start from random '
                 'weights.'
             )
-        report = checkpoints.fit(self, _read(path), path, prefix=self.init_cfg.get('prefix'))
+        known = {'type', 'checkpoint', 'prefix', 'map_location', 'fresh_mixers'}
+        for key in self.init_cfg.keys() - known:
+            raise LaunchError(f'model.backbone.init_cfg has no key {key!r}: choose from {", ".join(sorted(known))}.')
+        report = checkpoints.fit(
+            self,
+            _read(path),
+            path,
+            prefix=self.init_cfg.get('prefix'),
+            fresh_mixers=self.init_cfg.get('fresh_mixers', False),
+        )
         MMLogger.get_current_instance().info(str(report))
         self._is_init = True
+
+
+def _mixer_factory(cfg: Mapping[str, Any]) -> MixerFactory:
+    """What builds the mixer that a config describes."""
+    if not isinstance(cfg, Mapping) or 'type' not in cfg:
+        raise ValueError(f"mixer={cfg!r} names no mixer: say mixer=dict(type='MyMixer', ...).")
+    arguments = dict(cfg)
+    kind = arguments.pop('type')
+    factory = kind
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(None) as registry:
+            factory = registry.get(kind)
+    if factory is None:
+        raise ValueError(
+            f'The mixer {kind!r} is in no registry: decorate its class with mmengine.registry.MODELS.register_module() '
+            "and name its module in the config's custom_imports."
+        )
+    return partial(factory, **arguments)
 
 
 def _read(path: str) -> Any:

@@ -140,8 +140,9 @@ def _layer_of(view: View, wish: Wish) -> tuple[LayerClusters, int]:
 def _paint(view: View, layer: LayerClusters, head: int, wish: Wish) -> Picture:
     image = enlarge(view.image, _SHORTEST_SIDE)
     caption = f'{view.image.shape[0]}x{view.image.shape[1]} pixels seen; {layer.name}, head {head}: '
-    caption += f'{layer.region_grid**2} regions of {layer.centers} centers; '
-    caption += f'alpha {layer.alpha:.2f}, beta {layer.beta:.2f}'
+    caption += f'{layer.region_grid**2} regions of {layer.centers} centers'
+    if layer.alpha is not None and layer.beta is not None:
+        caption += f'; alpha {layer.alpha:.2f}, beta {layer.beta:.2f}'
     if view.prediction:
         caption = f'predicted: **{view.prediction}**; {caption}'
     detail = None
@@ -158,7 +159,7 @@ def _paint(view: View, layer: LayerClusters, head: int, wish: Wish) -> Picture:
         detail = np.concatenate(shown, axis=1)
         caption += (
             f'. The point in row {row}, column {col} is one of {members} points of center {cluster % layer.centers} '
-            f'in region {cluster // layer.centers}; its cosine with the center is {similarity[row, col]:.3f}'
+            f'in region {cluster // layer.centers}; its {layer.scale} with the center is {similarity[row, col]:.3f}'
         )
     return Picture(overlay(image, layer, head, alpha=wish.opacity), detail, f'{caption}.')
 

@@ -59,7 +59,9 @@ def build_page(checkpoints: Sequence[str], images: Sequence[str], model: str | N
                     pictures = [_picture(f'Clusters {name}', f'clusters-{name}') for name in 'AB']
                 with gr.Row():
                     details = [
-                        _picture('Its cluster, and cosines with its center (dark -1, bright 1)', f'point-{name}')
+                        _picture(
+                            'Its cluster, and how similar points are to its center (bright: most)', f'point-{name}'
+                        )
                         for name in 'AB'
                     ]
         inputs = [upload, picked, size, *first, *second, stage, block, head, opacity, point]

@@ -9,19 +9,18 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from timm.models import group_parameters
 from torch import nn
 
-from coc_core.model import ContextCluster
-
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):  # type: ignore[misc]
     """mmengine's constructor with one more entry of ``paramwise_cfg``, ``layer_decay_rate``.
 
-    Layers are those of `ContextCluster.group_matcher`: the stem, then each block with its downsampling layer. With L
-    of them, layer i learns at ``layer_decay_rate ** (L - i)`` of the rate that the other entries of ``paramwise_cfg``
-    give it; necks and heads learn at the full rate (timm's `param_groups_layer_decay`).
+    Layers are those of the backbone's ``group_matcher``: of `ContextCluster` the stem, then each block with its
+    downsampling layer. With L of them, layer i learns at ``layer_decay_rate ** (L - i)`` of the rate that the other
+    entries of ``paramwise_cfg`` give it; necks and heads learn at the full rate (timm's `param_groups_layer_decay`).
 
     Raises:
-        ValueError: When called: there is no ``layer_decay_rate`` in (0, 1], or the model's backbone is another.
+        ValueError: When called: there is no ``layer_decay_rate`` in (0, 1], or the backbone does not say which layer
+            its parameters are of (timm's ``group_matcher``).
     """
 
     def add_params(
@@ -35,9 +34,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):  # type
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
             raise ValueError(f'paramwise_cfg.layer_decay_rate={rate!r} must be a number in (0, 1].')
         backbone = getattr(module, 'backbone', None)
-        if not isinstance(backbone, ContextCluster):
+        if backbone is None or not hasattr(backbone, 'group_matcher'):
             raise ValueError(
-                f'{type(self).__name__} needs a Context Cluster as backbone; the model has {type(backbone).__name__}.'
+                f'{type(self).__name__} needs a backbone that sorts its parameters into layers (group_matcher), as '
+                f'ContextCluster does; the model has {type(backbone).__name__}.'
             )
         layers = group_parameters(backbone, backbone.group_matcher())
         scales = {name: rate ** (len(layers) - place) for place, names in layers.items() for name in names}

@@ -1,8 +1,8 @@
-"""Linear, GELU, Linear over the rows of a map, a few rows at a time.
+"""Linear, GELU, Linear over the positions of a map, a few thousand at a time, as fused code has it on CPUs and GPUs.
 
 The hidden map is four or eight times as wide as the map itself. Made whole it leaves the processor's caches and, on a
 CPU, each one is fresh memory whose pages the system has to clear; kept for backward, twice, it is most of what a
-block holds. Here it exists for a few thousand rows at a time, GELU overwrites it, and backward makes it again.
+block holds. Here it exists for a few thousand positions at a time, GELU overwrites it, and backward makes it again.
 """
 
 from __future__ import annotations
@@ -10,39 +10,36 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from coc_core.ops.common import add_product, cast_to_autocast, is_traced, outside_autocast, working_dtype
+from coc_core.ops.context import cast_to_autocast, differentiated_once, working_dtype
+from coc_core.ops.linear import add_product, fold_scale
 
 # Hidden maps up to this many bytes are kept for backward. Making larger ones again takes about as long as it takes the
 # system to clear the pages of fresh memory for them.
 KEPT_BYTES = 8 * 2**20
 # Of the hidden map that exist at a time: a CPU's caches hold it; a GPU wants large products.
-CHUNK_BYTES = {'cpu': 4 * 2**20, 'cuda': 256 * 2**20}
+PIECE_BYTES = {'cpu': 4 * 2**20, 'cuda': 256 * 2**20}
 
 
-def mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """Return linear2(gelu(linear1(x))) (exact GELU). It cannot be differentiated twice.
+def mlp(layer: Any, x: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Return ``scale * fc2(gelu(fc1(x)))`` (exact GELU).
 
     Args:
+        layer: ``fc1`` and ``fc2`` are used.
         x: [..., C], floating.
-        weight1: [H, C].
-        bias1: [H].
-        weight2: [C', H].
-        bias2: [C'].
+        scale: [C], or None for one.
 
     Returns:
-        [..., C'] in the dtype of ``x``, or of autocast where that is on.
+        [..., C] in the dtype of ``x``, or of autocast where that is on.
     """
-    if is_traced(x):
-        return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
-    x, weight1, bias1, weight2, bias2 = cast_to_autocast(x, weight1, bias1, weight2, bias2)
-    rows = x.flatten(0, -2)
-    keep = torch.is_grad_enabled() and len(rows) * len(weight1) * x.element_size() <= KEPT_BYTES
-    out: Tensor = _Mlp.apply(rows, weight1, bias1, weight2, bias2, keep)  # type: ignore[no-untyped-call]
-    return out.view(*x.shape[:-1], len(weight2))
+    weight, bias, scale = fold_scale(layer.fc2, scale, x)
+    x, *weights = cast_to_autocast(x, layer.fc1.weight, layer.fc1.bias, weight, bias)
+    x_PC = x.flatten(0, -2)
+    keep = torch.is_grad_enabled() and len(x_PC) * len(weights[0]) * x.element_size() <= KEPT_BYTES
+    out_PC: Tensor = _Mlp.apply(x_PC, *weights, keep)  # type: ignore[no-untyped-call]
+    out = out_PC.view(*x.shape[:-1], len(bias))
+    return out if scale is None else scale * out
 
 
 class _Mlp(torch.autograd.Function):
@@ -50,38 +47,37 @@ class _Mlp(torch.autograd.Function):
     def forward(
         ctx: Any, x_PC: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, keep: bool
     ) -> Tensor:
-        rows, step = len(x_PC), _chunk_rows(x_PC, weight1)
+        rows, step = len(x_PC), _piece_rows(x_PC, weight1)
         out = x_PC.new_empty(rows, len(weight2))
-        hidden_PH = x_PC.new_empty(rows if keep else min(step, rows), len(weight1))
-        active_PH = x_PC.new_empty(min(step, rows), len(weight1)) if keep else hidden_PH
+        hidden_PE = x_PC.new_empty(rows if keep else min(step, rows), len(weight1))
+        active_PE = x_PC.new_empty(min(step, rows), len(weight1)) if keep else hidden_PE
         for start in range(0, rows, step):
             x = x_PC[start : start + step]
-            hidden = hidden_PH[start : start + step] if keep else hidden_PH[: len(x)]
+            hidden = hidden_PE[start : start + step] if keep else hidden_PE[: len(x)]
             torch.addmm(bias1, x, weight1.t(), out=hidden)
-            active = torch.ops.aten.gelu.out(hidden, out=active_PH[: len(x)])
+            active = torch.ops.aten.gelu.out(hidden, out=active_PE[: len(x)])
             torch.addmm(bias2, active, weight2.t(), out=out[start : start + step])
-        ctx.save_for_backward(x_PC, weight1, bias1, weight2, hidden_PH if keep else None)
+        ctx.save_for_backward(x_PC, weight1, bias1, weight2, hidden_PE if keep else None)
         return out
 
     @staticmethod
-    @outside_autocast
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @differentiated_once
     def backward(ctx: Any, grad_PC: Tensor) -> tuple[Tensor | None, ...]:
-        x_PC, weight1, bias1, weight2, kept_PH = ctx.saved_tensors
-        rows, step = len(x_PC), _chunk_rows(x_PC, weight1)
+        x_PC, weight1, bias1, weight2, kept_PE = ctx.saved_tensors
+        rows, step = len(x_PC), _piece_rows(x_PC, weight1)
         grad_PC = grad_PC.contiguous()
         grad_x = torch.empty_like(x_PC)
         # Half precision would lose the small terms of a sum over chunks.
         sums = [torch.zeros_like(p, dtype=working_dtype(p)) for p in (weight1, bias1, weight2)]
         grad_weight1, grad_bias1, grad_weight2 = sums
-        buffers = x_PC.new_empty(3 if kept_PH is None else 2, min(step, rows), len(weight1))
+        buffers = x_PC.new_empty(3 if kept_PE is None else 2, min(step, rows), len(weight1))
         for start in range(0, rows, step):
             x, grad = x_PC[start : start + step], grad_PC[start : start + step]
             active, grad_hidden = buffers[0, : len(x)], buffers[1, : len(x)]
-            if kept_PH is None:
+            if kept_PE is None:
                 hidden = torch.addmm(bias1, x, weight1.t(), out=buffers[2, : len(x)])
             else:
-                hidden = kept_PH[start : start + step]
+                hidden = kept_PE[start : start + step]
             torch.ops.aten.gelu.out(hidden, out=active)
             add_product(grad_weight2, grad.t(), active)
             torch.mm(grad, weight2, out=grad_hidden)
@@ -93,6 +89,6 @@ class _Mlp(torch.autograd.Function):
         return grad_x, *grads, None
 
 
-def _chunk_rows(x_PC: Tensor, weight1: Tensor) -> int:
-    size = CHUNK_BYTES.get(x_PC.device.type, CHUNK_BYTES['cuda'])
+def _piece_rows(x_PC: Tensor, weight1: Tensor) -> int:
+    size = PIECE_BYTES.get(x_PC.device.type, PIECE_BYTES['cuda'])
     return max(1, size // (len(weight1) * x_PC.element_size()))

@@ -131,19 +131,21 @@ def highlight(image: np.ndarray, clusters: LayerClusters, head: int, cluster: in
 
 
 def similarity_map(image: np.ndarray, clusters: LayerClusters, similarity: np.ndarray) -> np.ndarray:
-    """Paint cosines from -1 (dark blue) to 1 (yellow) over an image; points without one stay dark: uint8 [H, W, 3].
+    """Paint similarities over an image from dark blue to yellow; points without one stay dark: uint8 [H, W, 3].
 
     Args:
         image: As in `overlay`.
-        clusters: As in `overlay`.
-        similarity: One cosine per point, NaN for none, [h, w].
+        clusters: As in `overlay`. Cosines are painted from -1 to 1, others from the smallest to the largest.
+        similarity: One number per point, NaN for none, [h, w].
     """
     import matplotlib
 
     size = (image.shape[0], image.shape[1])
     values = spread(similarity, clusters, size)
+    low, high = (-1.0, 1.0) if clusters.scale == 'cosine' else (np.nanmin(similarity), np.nanmax(similarity))
     # The colour map with even lightness for every kind of sight.
-    colors = matplotlib.colormaps['cividis']((np.nan_to_num(values) + 1) / 2)[..., :3] * 255
+    shares = np.nan_to_num((values - low) / max(high - low, 1e-12))
+    colors = matplotlib.colormaps['cividis'](shares)[..., :3] * 255
     painted = np.where(np.isnan(values)[..., None], image * _OUTSIDE, 0.25 * image + 0.75 * colors)
     return _as_image(painted)
 

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coc_core.layers import ClusterMixer
+from coc_core.mixers import Clusters, HasClusters
 from coc_core.model import ContextCluster
-from coc_core.ops import assign
-from coc_core.ops.common import Grid, RegionLayout, pool_centers, similarity_logits, working_dtype
 
 Layer = tuple[int, int]
 """The stage and the block of a clustering layer, both from 0."""
@@ -33,11 +31,12 @@ class LayerClusters:
         map_size: Rows and columns of the whole map of points, with padding.
         region_grid: Regions along each side of the whole map.
         center_grid: Centers along each side of a region.
-        alpha: Scale of the similarity.
-        beta: Shift of the similarity.
+        alpha: Scale of the similarity, or None where the mixer has none.
+        beta: Shift of the similarity, likewise.
         assignment: Each point's center within its region, integers [h, w, heads].
-        similarity: Cosine of each point with each center of its region, float32 [h, w, heads, centers], or None where
-            it was not recorded.
+        similarity: Of each point to each center of its region, float32 [h, w, heads, centers], or None where it was
+            not recorded.
+        scale: What the similarity is: ``'cosine'`` in the published layer, else the mixer's word for it.
     """
 
     stage: int
@@ -47,10 +46,11 @@ class LayerClusters:
     map_size: tuple[int, int]
     region_grid: int
     center_grid: int
-    alpha: float
-    beta: float
+    alpha: float | None
+    beta: float | None
     assignment: np.ndarray
     similarity: np.ndarray | None = None
+    scale: str = 'cosine'
 
     @property
     def name(self) -> str:
@@ -86,7 +86,7 @@ class LayerClusters:
         return clusters
 
     def similarity_to(self, cluster: int, head: int) -> np.ndarray:
-        """Return the cosine of a cluster's center with the points of its region: float32 [h, w], NaN elsewhere.
+        """Return how similar a cluster's center is to the points of its region: float32 [h, w], NaN elsewhere.
 
         Args:
             cluster: A number out of `clusters`.
@@ -102,7 +102,7 @@ class LayerClusters:
         return found
 
     def own_similarity(self) -> np.ndarray:
-        """Return the cosine of each point with the center that it belongs to: float32 [h, w, heads].
+        """Return how similar each point is to the center that it belongs to: float32 [h, w, heads].
 
         Raises:
             ValueError: The similarities were not recorded.
@@ -116,8 +116,8 @@ class LayerClusters:
 class ClusterRecorder:
     """Within its context, keeps who belongs to whom in chosen layers, as of the model's last forward.
 
-    The model computes what it always does: hooks look at the input of the layers and ask `coc_core.ops.assign`, without
-    a gradient.
+    The model computes what it always does: hooks look at the input of the mixers and ask their ``clusters``
+    (`coc_core.mixers.HasClusters`), without a gradient.
 
         with ClusterRecorder(model, stages=[0, -1]) as recorder:
             model(images)
@@ -127,10 +127,10 @@ class ClusterRecorder:
         model: A `ContextCluster`, or a model around one.
         stages: Stages to record, negative ones counted from the end; None for all.
         blocks: Blocks to record in each of these stages, likewise.
-        similarities: Keep each point's cosine with every center of its region too.
+        similarities: Keep each point's similarity to every center of its region too.
 
     Raises:
-        ValueError: There is no Context Cluster in the model, or no such stage or block.
+        ValueError: There is no Context Cluster in the model, no such stage or block, or its mixer has no clusters.
     """
 
     def __init__(
@@ -142,11 +142,10 @@ class ClusterRecorder:
         similarities: bool = False,
     ) -> None:
         self._strides = find_context_cluster(model).config.strides
-        self._mixers = cluster_layers(model, stages=stages, blocks=blocks)
+        self._mixers: dict[Layer, Any] = dict(cluster_layers(model, stages=stages, blocks=blocks))
         self._similarities = similarities
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._assignments: dict[Layer, Tensor] = {}
-        self._cosines: dict[Layer, Tensor] = {}
+        self._found: dict[Layer, Clusters] = {}
 
     def __enter__(self) -> ClusterRecorder:
         for layer, mixer in self._mixers.items():
@@ -162,12 +161,9 @@ class ClusterRecorder:
 
     @torch.no_grad()
     def _record(self, layer: Layer, mixer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        assert isinstance(mixer, ClusterMixer)
-        points, _ = mixer.project(inputs[0])
-        grids = dict(center_grid=mixer.center_grid, region_grid=mixer.region_grid)
-        self._assignments[layer] = assign(points, mixer.sim_alpha, mixer.sim_beta, **grids)
-        if self._similarities:
-            self._cosines[layer] = cosine_similarities(points, **grids)
+        assert isinstance(mixer, HasClusters)
+        found = mixer.clusters(inputs[0])
+        self._found[layer] = found if self._similarities else found._replace(similarity=None)
 
     def clusters(self, image: int = 0, image_size: tuple[int, int] | None = None) -> list[LayerClusters]:
         """Return the recorded layers of one image of the batch, in the order of the network.
@@ -180,17 +176,17 @@ class ClusterRecorder:
         Raises:
             ValueError: No forward ran within the context.
         """
-        if not self._assignments:
+        if not self._found:
             raise ValueError('Nothing is recorded: run the model within the context of the recorder.')
-        found = []
-        for layer in sorted(self._assignments):
-            mixer, assignment = self._mixers[layer], self._assignments[layer][image]
-            stride = self._strides[layer[0]]
+        layers = []
+        for layer, found in sorted(self._found.items()):
+            mixer = self._mixers[layer]
+            assignment, stride = found.center[image], self._strides[layer[0]]
             rows, cols = assignment.shape[:2]
             size = image_size or (rows * stride, cols * stride)
             covered = np.s_[: -(-size[0] // stride), : -(-size[1] // stride)]
-            cosines = self._cosines.get(layer)
-            found.append(
+            similarity = found.similarity
+            layers.append(
                 LayerClusters(
                     stage=layer[0],
                     block=layer[1],
@@ -199,13 +195,14 @@ class ClusterRecorder:
                     map_size=(rows, cols),
                     region_grid=mixer.region_grid,
                     center_grid=mixer.center_grid,
-                    alpha=mixer.sim_alpha.item(),
-                    beta=mixer.sim_beta.item(),
+                    alpha=mixer.sim_alpha.item() if hasattr(mixer, 'sim_alpha') else None,
+                    beta=mixer.sim_beta.item() if hasattr(mixer, 'sim_beta') else None,
                     assignment=assignment[covered].to(torch.int32).cpu().numpy(),
-                    similarity=None if cosines is None else cosines[image][covered].float().cpu().numpy(),
+                    similarity=None if similarity is None else similarity[image][covered].float().cpu().numpy(),
+                    scale=found.scale,
                 )
             )
-        return found
+        return layers
 
 
 def find_context_cluster(model: nn.Module) -> ContextCluster:
@@ -222,7 +219,7 @@ def find_context_cluster(model: nn.Module) -> ContextCluster:
 
 def cluster_layers(
     model: nn.Module, *, stages: Sequence[int] | None = None, blocks: Sequence[int] | None = None
-) -> dict[Layer, ClusterMixer]:
+) -> dict[Layer, HasClusters]:
     """Return the clustering layers of a model by stage and block, in the order of the network.
 
     Args:
@@ -231,14 +228,20 @@ def cluster_layers(
         blocks: Blocks to take of each of these stages, likewise.
 
     Raises:
-        ValueError: There is no Context Cluster in the model, or no such stage or block.
+        ValueError: There is no Context Cluster in the model, no such stage or block, or its mixer has no clusters.
     """
     built = find_context_cluster(model).stages
-    chosen: dict[Layer, ClusterMixer] = {}
+    chosen: dict[Layer, HasClusters] = {}
     for stage in _chosen(stages, len(built), 'stage', 'the model'):
         content: Any = built[stage].blocks
         for block in _chosen(blocks, len(content), 'block', f'stage {stage}'):
-            chosen[stage, block] = content[block].mixer
+            mixer = content[block].mixer
+            if not isinstance(mixer, HasClusters):
+                raise ValueError(
+                    f'The mixer of stage {stage}, block {block}, {type(mixer).__name__}, has no clusters to look at: '
+                    'give it a method `clusters` (see coc_core/mixers.py).'
+                )
+            chosen[stage, block] = mixer
     return chosen
 
 
@@ -247,26 +250,3 @@ def _chosen(wanted: Sequence[int] | None, count: int, what: str, owner: str) -> 
         if not -count <= index < count:
             raise ValueError(f'{what} {index} does not exist: {owner} has the {what}s 0 to {count - 1}.')
     return sorted({index % count for index in (range(count) if wanted is None else wanted)})
-
-
-@torch.no_grad()
-def cosine_similarities(points: Tensor, *, center_grid: Grid, region_grid: Grid) -> Tensor:
-    """Return the cosine of each point with each center of its region.
-
-    Args:
-        points: As in `coc_core.ops.assign`, [B, H, W, heads, D].
-        center_grid: As there.
-        region_grid: As there.
-
-    Returns:
-        [B, H, W, heads, centers], float32, or float64 where ``points`` are.
-
-    Raises:
-        ValueError: ``points`` is not of rank 5 or does not divide into regions.
-    """
-    layout = RegionLayout.of(points, region_grid)
-    with torch.autocast(points.device.type, enabled=False):
-        points_GND = layout.split(points.to(working_dtype(points)))
-        one = points_GND.new_ones(1)
-        cosines_GMN = similarity_logits(points_GND, pool_centers(points_GND, layout, center_grid), one, 0 * one)
-    return layout.join(cosines_GMN.transpose(1, 2))

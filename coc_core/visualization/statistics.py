@@ -48,12 +48,13 @@ class ClusterStatistics:
     def summary(self) -> dict[str, Any]:
         """Return everything as plain numbers, ready for JSON.
 
-        For each layer: ``stage``, ``block``, ``alpha``, ``beta``, ``regions`` and ``centers`` (in a region), and for
-        each of its ``heads``, over all images: ``centers_used`` (mean number of centers in a region that have a
-        point), ``cluster_size`` (``mean``, ``std``, ``min`` and ``max`` over clusters that have a point, in points)
-        and ``similarity`` (mean cosine of the points with their center). With label maps also the agreement of
-        clusters and labels: ``adjusted_rand_index`` over the map, and ``adjusted_rand_index_in_regions`` within each
-        region that has two labels or more, because no cluster reaches beyond its region; mean over these points.
+        For each layer: ``stage``, ``block``, ``alpha`` and ``beta`` (None where the mixer has none), ``regions``,
+        ``centers`` (in a region) and ``similarity_scale`` (what similarities are), and for each of its ``heads``, over
+        all images: ``centers_used`` (mean number of centers in a region that have a point), ``cluster_size`` (``mean``,
+        ``std``, ``min`` and ``max`` over clusters that have a point, in points) and ``similarity`` (mean of the points'
+        similarity to their center). With label maps also the agreement of clusters and labels:
+        ``adjusted_rand_index`` over the map, and ``adjusted_rand_index_in_regions`` within each region that has two
+        labels or more, because no cluster reaches beyond its region; mean over these points.
         """
         layers = []
         for key, layer in sorted(self._layers.items()):
@@ -64,6 +65,7 @@ class ClusterStatistics:
                     'block': layer.block,
                     'alpha': layer.alpha,
                     'beta': layer.beta,
+                    'similarity_scale': layer.scale,
                     'regions': layer.region_grid**2,
                     'centers': layer.centers,
                     'heads': per_head,
@@ -146,10 +148,9 @@ def plot(summary: Mapping[str, Any]) -> Figure:
     curves = [
         ('centers used in a region', 'centers_used'),
         ('points of a cluster', 'cluster_size'),
-        ('cosine with the own center', 'similarity'),
-        ('alpha', 'alpha'),
-        ('beta', 'beta'),
+        (f'{" or ".join(sorted({layer["similarity_scale"] for layer in layers}))} with the own center', 'similarity'),
     ]
+    curves += [(name, name) for name in ('alpha', 'beta') if all(layer[name] is not None for layer in layers)]
     titles = {
         LABELLED[0]: 'adjusted Rand index with the labels',
         LABELLED[1]: 'adjusted Rand index within regions',

@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from coc_core.ops.triton_kernels import launch
+from coc_core.ops.triton import launch
 
 PTXAS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'ptxas'
 CASES = {  # batch, height, width, heads, dim, center grid, region grid
@@ -72,7 +72,7 @@ for case in sys.argv[1:] or CASES:
         packed = torch.empty(batch, height, width, 2, heads, dim, dtype=dtype, device='meta')
         points, values = packed.unbind(dim=3)
         scalar = torch.empty(1, device='meta')
-        rows, cols = (regions, regions) if width > 1 else (1, 1)
-        problem = launch.problem_of(points, values, *centers, rows, cols, False)
-        mixed, state = launch.forward(points, values, scalar, scalar, problem)
-        launch.backward(mixed, points, values, scalar, scalar, state, *torch.empty_like(packed).unbind(3), problem)
+        problem = launch.problem_of(points, values, centers, (regions, regions) if width > 1 else (1, 1), False)
+        inputs = points, values, scalar, scalar
+        mixed, state = launch.forward(inputs, problem)
+        launch.backward(mixed, inputs, state, torch.empty_like(packed).unbind(3), problem)

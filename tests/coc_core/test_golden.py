@@ -6,10 +6,9 @@ from torch.testing import assert_close
 
 from coc_core import VARIANTS, ContextCluster, create_model
 from coc_core.checkpoints import from_official
-from coc_core.layers import ClusterMixer
-from coc_core.ops import matmul
+from coc_core.layers import Clustering, ClusterMixer
 
-IMPLS = ('reference', 'matmul')
+IMPLS = ('plain', 'reference', 'cpu')
 
 
 def classifier(golden, name, **overrides):
@@ -30,7 +29,7 @@ def test_classification_equals_published(golden, name):
 @pytest.mark.parametrize('name', VARIANTS)
 def test_classification_in_float32_equals_published(golden, name, monkeypatch):
     case = golden(f'classify_{name}')
-    model = classifier(case, name, impl='matmul')
+    model = classifier(case, name, impl='plain')
     with torch.no_grad(), TiesOf(monkeypatch) as ties:
         model(case.image())
         ties.replay()
@@ -49,10 +48,10 @@ class TiesOf:
 
     def __init__(self, monkeypatch):
         self.winners, self.replaying = [], False
-        self.monkeypatch, self.similarity_logits = monkeypatch, matmul.similarity_logits
+        self.monkeypatch, self.similarity = monkeypatch, Clustering.similarity
 
     def __enter__(self):
-        self.monkeypatch.setattr(matmul, 'similarity_logits', self.logits)
+        self.monkeypatch.setattr(Clustering, 'similarity', lambda *args: self.logits(*args))
         return self
 
     def __exit__(self, *_):
@@ -62,7 +61,7 @@ class TiesOf:
         self.replaying = True
 
     def logits(self, *args):
-        z = self.similarity_logits(*args)
+        z = self.similarity(*args)
         if not self.replaying:
             self.winners.append(z.argmax(1, keepdim=True))
             return z

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from coc_core import VARIANTS, CoCConfig, ContextCluster, create_model
-from coc_core.layers import append_coordinates
+from coc_core.images import append_coordinates
 
 TOY = CoCConfig(depths=(1, 2), dims=(8, 12), mlp_ratios=2, heads=2, head_dim=4, center_grid=2, region_grid=(2, 1))
 

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from coc_core.ops import IMPLEMENTATIONS, assign, cluster, cluster_packed
+from coc_core.ops import assign, cluster, implementations
+from coc_core.ops.regions import pooling_windows
 
 # Of 'triton', which has no float64, the tests are in test_triton.py.
-IMPLEMENTATIONS = [name for name in IMPLEMENTATIONS if name != 'triton']
+IMPLEMENTATIONS = [name for name in implementations() if name != 'triton']
 FAST = [name for name in IMPLEMENTATIONS if name != 'reference']
 SHAPES = [  # batch, height, width, heads, dim, center grid, region grid
     (2, 8, 12, 2, 24, 2, 2),
@@ -39,12 +40,21 @@ def run(tensors, upstream, shape, **options):
 @pytest.mark.parametrize('impl', FAST)
 @pytest.mark.parametrize('denominator', ['similarity', 'count'])
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_fast_equals_literal(impl, denominator, shape):
+def test_fast_equals_plain_and_literal(impl, denominator, shape):
     tensors, upstream = inputs(shape)
     got = run(tensors, upstream, shape, impl=impl, denominator=denominator)
-    want = run(tensors, upstream, shape, impl='reference', denominator=denominator)
-    for g, w in zip(got, want, strict=True):
-        assert_close(g, w, rtol=1e-10, atol=1e-12)
+    for truth in {'plain', 'reference'} - {impl}:
+        want = run(tensors, upstream, shape, impl=truth, denominator=denominator)
+        for g, w in zip(got, want, strict=True):
+            assert_close(g, w, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 5), (8, 2), (7, 7)], ids=str)
+@pytest.mark.parametrize('center_grid', [1, 2, (4, 3), 7], ids=str)
+def test_windows_are_those_of_adaptive_pooling(size, center_grid):
+    points = torch.randn(2, 3, *size, dtype=torch.float64)
+    centers = points.flatten(2) @ pooling_windows(size, center_grid, points.dtype, points.device).T
+    assert_close(centers, F.adaptive_avg_pool2d(points, center_grid).flatten(2))
 
 
 @pytest.mark.parametrize('impl', IMPLEMENTATIONS)
@@ -115,17 +125,6 @@ def test_half_precision_errs_at_most_twice_as_much_as_the_literal_operator(shape
         assert (g.double() - want).norm() <= budget
 
 
-@pytest.mark.parametrize('impl', ['auto', *IMPLEMENTATIONS])
-def test_points_and_values_in_one_tensor(impl):
-    shape = (2, 8, 12, 2, 24, 2, 2)
-    (points, values, alpha, beta), upstream = inputs(shape)
-    packed = torch.stack([points, values], dim=3).detach().requires_grad_()
-    cluster_packed(packed, alpha, beta, center_grid=2, region_grid=2, impl=impl).backward(upstream)
-    _, *want = run((points, values, alpha, beta), upstream, shape, impl='reference')
-    for got, grad in zip((*packed.grad.unbind(3), alpha.grad, beta.grad), want, strict=True):
-        assert_close(got, grad, rtol=1e-10, atol=1e-12)
-
-
 @pytest.mark.parametrize('impl', FAST)
 def test_any_strides(impl):
     shape = (2, 8, 12, 2, 24, 2, 2)
@@ -153,7 +152,7 @@ def test_assign_is_the_nearest_center_of_the_region():
         ({'center_grid': 0}, 'center_grid=0 must be a positive integer'),
         ({'center_grid': (1, 2, 3)}, r'center_grid=\(1, 2, 3\) must be'),
         ({'denominator': 'sum'}, "denominator='sum' is unknown: choose one of similarity, count"),
-        ({'impl': 'fast'}, "impl='fast' is unknown: choose one of auto, reference, matmul"),
+        ({'impl': 'fast'}, "impl='fast' is unknown: choose one of auto, triton, cpu, plain, reference"),
         ({'points': torch.zeros(1, 8, 12, 2)}, 'must be maps of the same size'),
         ({'points': torch.zeros(8, 12), 'values': torch.zeros(8, 12)}, r'points must be \[B, H, W, heads, D\]'),
     ],

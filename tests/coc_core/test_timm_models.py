@@ -12,15 +12,21 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from timm.models import adapt_input_conv, group_parameters, load_checkpoint, save_for_hf
+from timm.models import adapt_input_conv, create_feature_extractor, group_parameters, load_checkpoint, save_for_hf
 from timm.optim import param_groups_layer_decay
 from torch.testing import assert_close
 
 import coc_core
 from coc_core.checkpoints import CheckpointError, to_official
+from coc_core.layers import ClusterMixer
 
 NAMES = list(coc_core.VARIANTS)
 SMALL = dict(depths=(1, 1, 2, 1), dims=(8, 12, 16, 20), heads=2, head_dim=4)
+
+
+class TwiceAsSimilar(ClusterMixer):
+    def similarity(self, points_GND, centers_GMD):
+        return 2 * super().similarity(points_GND, centers_GMD)
 
 
 def small(name='coc_tiny', **options):
@@ -81,6 +87,33 @@ def test_forward_pooling_and_classifier_as_timm_expects(name):
     assert model(images).shape == (2, 5) and model.num_classes == 5
     with pytest.raises(ValueError, match="global_pool='' leaves no vector for a head"):
         model.reset_classifier(5, '')
+
+
+@pytest.mark.parametrize('mixer', [None, TwiceAsSimilar], ids=['stock', 'own'])
+def test_fx_features_are_bit_by_bit_those_of_the_model(mixer):
+    model = small(num_classes=4, mixer=mixer)
+    images = torch.randn(2, 3, 64, 96)
+    traced = create_feature_extractor(model, {'stages.1': 'early', 'stages.3': 'late', 'head': 'logits'})
+    found = traced(images)
+    _, (_, early, _, late) = model.forward_intermediates(images, output_fmt='NHWC')
+    assert torch.equal(found['early'], early) and torch.equal(found['late'], late)
+    assert torch.equal(found['logits'], model(images))
+
+
+def test_fx_graphs_train():
+    model = small(num_classes=4).train()
+    traced = create_feature_extractor(model, ['head'])
+    traced(torch.randn(2, 3, 64, 64))['head'].sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_torchscript_is_refused_in_a_sentence():
+    model = small()
+    for scripted in (model, create_feature_extractor(model, ['head'])):
+        with pytest.raises(
+            RuntimeError, match=r'^torch\.jit\.script does not take a Context Cluster: use torch\.export'
+        ):
+            torch.jit.script(scripted)
 
 
 def test_backward_reaches_every_parameter():

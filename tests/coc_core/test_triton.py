@@ -10,7 +10,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from coc_core.ops import assign, cluster
-from coc_core.ops.triton_kernels import cluster_packed_triton, cluster_triton, launch, operator, plan, triton_available
+from coc_core.ops.dispatch import Call, select
+from coc_core.ops.triton import cluster as cluster_triton
+from coc_core.ops.triton import launch, operator, plan
 
 pytest.importorskip('triton')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -153,8 +155,7 @@ def test_zero_vectors(form):
 
 def packed_run(packed, alpha, beta, upstream, shape):
     leaves = [t.detach().requires_grad_() for t in (packed, alpha, beta)]
-    options = dict(center_grid=shape[-2], region_grid=shape[-1], denominator='similarity')
-    out = cluster_packed_triton(*leaves, **options)
+    out = operator.cluster_packed(*leaves, *_grid(shape[-2]), *_grid(shape[-1]), False)[0]
     return [out, *torch.autograd.grad(out, leaves, upstream)]
 
 
@@ -230,7 +231,7 @@ class Mixer(nn.Module):
         both = self.projection(x).unflatten(-1, (2, 2, 8))
         options = dict(center_grid=2, region_grid=1, denominator='similarity')
         if self.packed:
-            return cluster_packed_triton(both, self.alpha, self.beta, **options)
+            return operator.cluster_packed(both, self.alpha, self.beta, 2, 2, 1, 1, False)[0]
         return cluster_triton(*both.unbind(dim=3), self.alpha, self.beta, **options)
 
 
@@ -294,19 +295,21 @@ def test_offsets_beyond_int32():
 
 def test_a_region_beyond_int32_is_refused():
     points = torch.empty_strided((1, 2, 2, 1, 4), (1, 2**31, 4, 4, 1), device='meta')
-    problem = launch.problem_of(points, points, 1, 1, 1, 1, False)
+    problem = launch.problem_of(points, points, (1, 1), (1, 1), False)
     with pytest.raises(ValueError, match=r'A region of 2x2 points spans over 2\^31 elements'):
-        launch.forward(points, points, torch.ones(1), torch.ones(1), problem)
+        launch.forward((points, points, torch.ones(1), torch.ones(1)), problem)
 
 
 @pytest.mark.parametrize(
     ('change', 'sentence'),
     [
-        ({'center_map': nn.Identity()}, "impl='triton' takes no center_map"),
-        ({'points': torch.zeros(1, 4, 4, 1, 8, dtype=torch.float64)}, 'points are torch.float64'),
-        ({'values': torch.zeros(1, 4, 4, 1, 8, dtype=torch.float64)}, 'values are torch.float64'),
-        ({'values': torch.zeros(1, 4, 4, 1, 257)}, 'at most 256 channels; values have 257'),
-        ({'center_grid': (5, 13)}, r'at most 64 centers; center_grid=\(5, 13\) has 65'),
+        (
+            {'points': torch.zeros(1, 4, 4, 1, 8).double(), 'values': torch.zeros(1, 4, 4, 1, 8).double()},
+            "impl='triton' takes float32, bfloat16, float16, not float64: choose impl='auto', or 'plain'",
+        ),
+        ({'values': torch.zeros(1, 4, 4, 1, 8).double()}, 'points are torch.float32 and values torch.float64'),
+        ({'values': torch.zeros(1, 4, 4, 1, 257)}, 'takes heads of at most 256 channels, not 257'),
+        ({'center_grid': (5, 13)}, 'takes at most 64 centers in a region, not 65'),
         ({'region_grid': 3}, '4x4 points does not divide into 3x3 regions'),
         ({'values': torch.zeros(1, 4, 5, 1, 8)}, 'must be maps of the same size'),
         ({'denominator': 'sum'}, "denominator='sum' is unknown"),
@@ -319,13 +322,7 @@ def test_bad_arguments_are_named(change, sentence):
     arguments = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
     positional = [arguments.pop(k) for k in ('points', 'values', 'alpha', 'beta')]
     with pytest.raises(ValueError, match=sentence):
-        cluster_triton(*positional, **arguments)
-
-
-def test_a_packed_tensor_of_another_shape_is_named():
-    options = dict(center_grid=1, region_grid=1, denominator='count')
-    with pytest.raises(ValueError, match=r'must be \[B, H, W, 2, heads, D\]'):
-        cluster_packed_triton(torch.zeros(1, 4, 4, 3, 1, 8), torch.ones(1), torch.zeros(1), **options)
+        cluster(*positional, **arguments, impl='triton')
 
 
 @pytest.mark.parametrize(
@@ -335,7 +332,7 @@ def test_a_packed_tensor_of_another_shape_is_named():
             "sys.modules['triton'] = None; u.find_spec = lambda *a: a[0] != 'triton' and find(*a) or None",
             'not installed',
         ),
-        ("os.environ['TRITON_INTERPRET'] = '0'", "needs a GPU, the points are on cpu: choose impl='recompute'"),
+        ("os.environ['TRITON_INTERPRET'] = '0'", "needs a CUDA device, not cpu: choose impl='auto'"),
     ],
 )
 def test_without_triton_or_gpu_all_else_works(before, sentence):
@@ -355,15 +352,22 @@ except ValueError as error:
     assert sentence in done.stdout, done.stderr
 
 
-def test_available_by_device_precision_and_size():
-    class OnGPU:
-        is_cuda, dtype, shape = True, torch.bfloat16, (2, 8, 8, 4, 32)
-
-    assert triton_available(OnGPU, 32, 49)
-    assert not triton_available(OnGPU, 257, 49) and not triton_available(OnGPU, 32, 65)
-    assert not triton_available(torch.zeros(1, 8, 8, 4, 32), 32, 4)
-    OnGPU.dtype = torch.float64
-    assert not triton_available(OnGPU, 32, 49)
+@pytest.mark.parametrize(
+    ('call', 'name'),
+    [
+        (Call('cuda', torch.bfloat16, '', 49, 32), 'triton'),
+        (Call('cuda', torch.bfloat16, 'a compiler or exporter', 49, 32), 'triton'),
+        (Call('cuda', torch.bfloat16, 'torch.func', 49, 32), 'plain'),
+        (Call('cuda', torch.float64, '', 49, 32), 'plain'),
+        (Call('cuda', torch.float32, '', 65, 32), 'plain'),
+        (Call('cuda', torch.float32, '', 49, 257), 'plain'),
+        (Call('cpu', torch.float64, '', 65, 257), 'cpu'),
+        (Call('cpu', torch.float32, 'torch.jit.trace', 4, 24), 'plain'),
+        (Call('meta', torch.float32, '', 4, 24), 'plain'),
+    ],
+)
+def test_chosen_by_device_precision_sizes_and_tracing(call, name):
+    assert {select(operation, 'auto', call).name for operation in ('cluster', 'mixer')} == {name}
 
 
 def test_the_kernels_compile_for_hopper():

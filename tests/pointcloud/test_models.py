@@ -68,7 +68,7 @@ def test_running_statistics_equal_the_literal_ones():
 
 
 def test_float32_stays_near_float64_far_from_the_origin():
-    """The deviation of a group comes from squares: an offset of the cloud must not eat its digits."""
+    """Differences come first: an offset of the cloud must not eat the digits of a group."""
     model = small().eval()
     points = torch.randn(2, 64, 3, dtype=torch.float64) + 10
     expected = pointmlp_reference(model, points)

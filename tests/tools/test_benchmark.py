@@ -14,8 +14,8 @@ from benchmarks import candidates, equality, measuring, report
 from benchmarks.cases import GOALS, OperatorCase, split_name, suite
 from benchmarks.counting import count_flops, plain_copy
 from coc_core import create_model
-from coc_core.ops import IMPLEMENTATIONS
-from coc_core.ops.recompute import SlabClustering
+from coc_core.ops import cluster, dispatch, implementations
+from coc_core.ops.cpu.slabs import SlabClustering
 from coc_core.reference import classify_reference
 
 ROOT = Path(__file__).parents[2]
@@ -93,10 +93,10 @@ def test_table_is_rendered_from_the_file(measured, capsys):
 def test_operator_rows(precision, element_size, tmp_path, capsys):
     out = tmp_path / 'a.json'
     shape = (2, 6, 4, 2, 8, 2, 2)
-    options = ('--impl', 'auto', 'matmul', '--rounds', 1, '--precision', precision)
+    options = ('--impl', 'auto', 'plain', '--rounds', 1, '--precision', precision)
     assert run('--operator', '--shape', *shape, *options, '--out', out) == 0
     rows = json.loads(out.read_text())['rows']
-    assert [row['name'] for row in rows] == ['auto', 'matmul', 'literal'] * 2
+    assert [row['name'] for row in rows] == ['auto', 'plain', 'literal'] * 2
     values = 2 * 6 * 4 * 2 * 8 * element_size
     assert [rows[0]['bytes'], rows[3]['bytes']] == [3 * values, 8 * values]
     assert 'forward and backward' in capsys.readouterr().out
@@ -108,17 +108,17 @@ def test_half_precision_under_autocast(tmp_path):
 
 
 def broken(*arguments, **options):
-    return 1.001 * IMPLEMENTATIONS['matmul'](*arguments, **options)
+    return 1.001 * cluster(*arguments, impl='plain', **options)
 
 
 @pytest.mark.parametrize('what', [('--model', 'coc_tiny'), ('--operator', '--shape', *'1664224')])
 def test_no_speed_of_an_operator_that_is_not_equal(monkeypatch, capsys, what):
-    monkeypatch.setitem(IMPLEMENTATIONS, 'recompute', broken)
-    assert run(*what, '--impl', 'recompute', '--rounds', 1) == 2
+    monkeypatch.setitem(dispatch.TABLE, 'cluster', (dispatch.Row('cpu', broken), *dispatch.TABLE['cluster'][2:]))
+    assert run(*what, '--impl', 'cpu', '--rounds', 1) == 2
     told = capsys.readouterr()
     assert told.out == ''
     error = told.err.splitlines()[-1]
-    assert error.startswith('error: ') and "impl='recompute'" in error and 'is not equal to the literal' in error
+    assert error.startswith('error: ') and "impl='cpu'" in error and 'is not equal to the literal' in error
 
 
 def test_no_speed_of_a_model_whose_gradient_is_not_equal(monkeypatch, capsys):
@@ -134,7 +134,7 @@ def test_no_speed_of_a_model_whose_gradient_is_not_equal(monkeypatch, capsys):
     assert "coc_tiny with impl='auto' is not equal to the literal model" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('impl', IMPLEMENTATIONS)
+@pytest.mark.parametrize('impl', implementations())
 def test_every_implementation_is_equal(impl):
     if impl == 'triton':
         pytest.skip('needs a GPU')

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 import mmpretrain_plugin  # noqa: F401
 from coc_core import VARIANTS, ContextCluster, create_model
 from coc_core.checkpoints import from_official
+from coc_core.layers import ClusterMixer
 from coc_core.mm.backbone import ContextClusterBackbone
 from coc_core.mm.errors import LaunchError
 from coc_core.mm.launch import load_config
@@ -93,6 +94,39 @@ def test_pretrained_names_what_does_not_fit(tmp_path):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+@MODELS.register_module(name='Warm')
+class WarmMixer(ClusterMixer):
+    def __init__(self, *args, warmth=1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.warmth = torch.nn.Parameter(torch.tensor(warmth))
+
+
+def test_a_mixer_starts_from_stock_weights_where_the_config_allows_it(tmp_path):
+    path = str(tmp_path / 'stock.pth')
+    stock = build(output_norm='classification')
+    torch.save(stock.state_dict(), path)
+    init = dict(type='Pretrained', checkpoint=path)
+    own = dict(output_norm='classification', mixer=dict(type='Warm', warmth=2.0))
+    with pytest.raises(ValueError, match=r'2 missing .*warmth.*fresh_mixers=True'):
+        build(**own, init_cfg=init).init_weights()
+    model = build(**own, init_cfg=dict(init, fresh_mixers=True))
+    model.init_weights()
+    for name, value in stock.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert model.stages[0].blocks[0].mixer.warmth == 2
+
+
+@pytest.mark.parametrize('kind', ['Warm', 'mmpretrain.Warm'])
+def test_a_training_with_a_mixer_of_another_name_loads_its_own_checkpoint(tmp_path, kind):
+    path = str(tmp_path / 'own.pth')
+    mixer = dict(type=kind)
+    config = f"model = dict(backbone=dict(mixer=dict(type='{kind}'), type='ContextCluster'))"
+    torch.save({'state_dict': build(mixer=mixer).state_dict(), 'meta': {'cfg': config}}, path)
+    build(mixer=mixer, init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
+    with pytest.raises(ValueError, match='was trained with the mixer Warm, but the model was built with ClusterMixer'):
+        build(init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
+
+
 def test_pretrained_refuses_another_model(tmp_path):
     torch.save({'state_dict': {'layer1.weight': torch.zeros(1)}}, tmp_path / 'resnet.pth')
     with pytest.raises(ValueError, match=r'resnet.pth holds no Context Cluster weights'):
@@ -109,6 +143,9 @@ def test_pretrained_refuses_another_model(tmp_path):
         ({'out_indices': (0, 9)}, r'Stage indices \[0, 9\]'),
         ({'frozen_stages': 7}, 'frozen_stages=7 must lie between -1 and 2'),
         ({'arch': {'depths': (1,)}}, 'lacks the CoCConfig fields dims'),
+        ({'mixer': 'Warm'}, r"mixer='Warm' names no mixer: say mixer=dict\(type='MyMixer'"),
+        ({'mixer': {}}, r'mixer={} names no mixer'),
+        ({'mixer': dict(type='Worm')}, "The mixer 'Worm' is in no registry"),
     ],
 )
 def test_wrong_arguments_are_errors_with_a_sentence(options, sentence):

@@ -54,5 +54,8 @@ def test_impossible_rates_are_refused(rate):
 
 
 def test_other_backbones_are_refused():
-    with pytest.raises(ValueError, match='needs a Context Cluster as backbone; the model has LeNet5'):
+    with pytest.raises(
+        ValueError,
+        match=r'needs a backbone that sorts its parameters into layers \(group_matcher\).* the model has LeNet5',
+    ):
         wrapped(classifier(dict(type='LeNet5')), layer_decay_rate=0.5)

@@ -9,8 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from coc_core import CoCConfig, ContextCluster, create_model, ops
+from coc_core.layers import Clustering
 from coc_core.visualization import ClusterRecorder, cluster_layers
-from coc_core.visualization.recorder import cosine_similarities
 
 TOY = CoCConfig(
     depths=(1, 2), dims=(8, 12), mlp_ratios=2, heads=(2, 4), head_dim=4, center_grid=(2, 3), region_grid=(4, 1)
@@ -98,8 +98,8 @@ def test_clusters_are_numbered_over_the_map_by_region_and_center():
 def test_similarities_are_those_that_decide(sign):
     points = torch.randn(2, 9, 6, 3, 5, dtype=torch.float64)
     grids = dict(center_grid=2, region_grid=3)
-    found = cosine_similarities(points, **grids)
     alpha = torch.tensor([sign], dtype=torch.float64)
+    found = Clustering(alpha, 0 * alpha, **grids).find_clusters(points).similarity
     assert torch.equal((sign * found).argmax(dim=-1), ops.assign(points, alpha, 0 * alpha, **grids))
     # A region of 3x2 points: windows of the pooled centers written out.
     region = points[1, 3:6, 2:4, 2]

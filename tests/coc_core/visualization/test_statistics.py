@@ -31,7 +31,8 @@ def test_used_centers_sizes_and_similarity():
     assert summary['images'] == 1
     (found,) = summary['layers']
     (head,) = found.pop('heads')
-    assert found == {'stage': 0, 'block': 0, 'alpha': 2.0, 'beta': 0.5, 'regions': 4, 'centers': 4}
+    told = {'alpha': 2.0, 'beta': 0.5, 'similarity_scale': 'cosine'}
+    assert found == {'stage': 0, 'block': 0, 'regions': 4, 'centers': 4, **told}
     # Regions use 1, 1, 4 and 2 centers; clusters have 4, 4, 1, 1, 1, 1, 3 and 1 points.
     assert head['centers_used'] == 2.0
     assert head['cluster_size'] == {

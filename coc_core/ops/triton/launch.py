@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from coc_core.ops.triton_kernels import plan
+from coc_core.ops.regions import Pair
+from coc_core.ops.triton import plan
 
 INT32_ELEMENTS = 2**31
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Points, values, alpha and beta."""
 
 
 class Problem(NamedTuple):
@@ -60,19 +63,11 @@ class State(NamedTuple):
     weight: Tensor  # [G, M]
 
 
-def problem_of(
-    points_BHWKD: Tensor,
-    values_BHWKD: Tensor,
-    center_rows: int,
-    center_cols: int,
-    region_rows: int,
-    region_cols: int,
-    count: bool,
-) -> Problem:
+def problem_of(points_BHWKD: Tensor, values_BHWKD: Tensor, centers: Pair, regions: Pair, count: bool) -> Problem:
     """Read the sizes of a call off its tensors; the caller has checked them."""
     batch, height, width, heads, dim = points_BHWKD.shape
-    regions = region_rows, region_cols, height // region_rows, width // region_cols
-    return Problem(batch, heads, *regions, center_rows, center_cols, dim, values_BHWKD.shape[-1], count)
+    size = height // regions[0], width // regions[1]
+    return Problem(batch, heads, *regions, *size, *centers, dim, values_BHWKD.shape[-1], count)
 
 
 def allocate(problem: Problem, values_BHWKD: Tensor) -> tuple[Tensor, State]:
@@ -90,7 +85,7 @@ def allocate(problem: Problem, values_BHWKD: Tensor) -> tuple[Tensor, State]:
 
 def kernels() -> Any:
     """The modules with the kernels: the one place that imports Triton."""
-    from coc_core.ops.triton_kernels import backward, forward
+    from coc_core.ops.triton import backward, forward
 
     return forward, backward
 
@@ -100,9 +95,9 @@ def run(kernel: Any, programs: int, *arguments: Any, warps: int, stages: int = 1
     kernel[(programs,)](*arguments, **sizes, num_warps=warps, num_stages=stages)
 
 
-def forward(points: Tensor, values: Tensor, alpha: Tensor, beta: Tensor, problem: Problem) -> tuple[Tensor, State]:
+def forward(inputs: Inputs, problem: Problem) -> tuple[Tensor, State]:
     """The mixed map, and what the backward needs."""
-    p = problem
+    p, (points, values, alpha, beta) = problem, inputs
     mixed, state = allocate(p, values)
     if mixed.numel() == 0:
         return mixed, state
@@ -111,13 +106,12 @@ def forward(points: Tensor, values: Tensor, alpha: Tensor, beta: Tensor, problem
     module, _ = kernels()
     with _device(points):
         launch = _forward_chunks if state.held.ndim == 3 else _forward_on_chip
-        launch(module, points, values, alpha, beta, mixed, state, p)
+        launch(module, (points, values, alpha, beta), mixed, state, p)
     return mixed, state
 
 
-def _forward_on_chip(
-    module: Any, points: Tensor, values: Tensor, alpha: Tensor, beta: Tensor, mixed: Tensor, state: State, p: Problem
-) -> None:
+def _forward_on_chip(module: Any, inputs: Inputs, mixed: Tensor, state: State, p: Problem) -> None:
+    points, values, alpha, beta = inputs
     blocks = plan.on_chip_blocks(p.points, p.centers, p.dim, p.values_dim)
     arguments = points, values, alpha, beta, mixed, state.center
     places = _strides(points), _strides(values), mixed.stride(2), p.geometry[:3]
@@ -125,9 +119,8 @@ def _forward_on_chip(
     run(module.forward_on_chip, p.groups, *arguments, *places, warps=blocks.warps, **sizes)
 
 
-def _forward_chunks(
-    module: Any, points: Tensor, values: Tensor, alpha: Tensor, beta: Tensor, mixed: Tensor, state: State, p: Problem
-) -> None:
+def _forward_chunks(module: Any, inputs: Inputs, mixed: Tensor, state: State, p: Problem) -> None:
+    points, values, alpha, beta = inputs
     blocks = plan.chunk_blocks(p.centers, p.dim, p.values_dim)
     chunks = plan.split(p.points, p.groups, blocks.points, _processors(points))
     programs, rows = p.groups * chunks.number, p.groups * p.centers
@@ -153,44 +146,28 @@ def _forward_chunks(
 
 
 def backward(
-    grad: Tensor,
-    points: Tensor,
-    values: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    state: State,
-    grad_points: Tensor,
-    grad_values: Tensor,
-    problem: Problem,
+    grad: Tensor, inputs: Inputs, state: State, grads: tuple[Tensor, Tensor], problem: Problem
 ) -> tuple[Tensor, Tensor]:
     """Write the gradients of points and values, maps whose heads are dense; return those of alpha and beta."""
-    p = problem
+    p, (points, values, alpha, beta) = problem, inputs
     if grad.numel() == 0:
-        grad_points.zero_()
+        grads[0].zero_()
         return torch.zeros_like(alpha), torch.zeros_like(beta)
     grad, points, values = (_readable(x, p) for x in (grad, points, values))
-    for written in (grad_points, grad_values):
+    for written in grads:
         _check_reach(_strides(written), p)
     _, module = kernels()
     with _device(points):
         launch = _backward_chunks if state.held.ndim == 3 else _backward_on_chip
-        scalars = launch(module, grad, points, values, alpha, beta, state, grad_points, grad_values, p)
+        scalars = launch(module, grad, (points, values, alpha, beta), state, grads, p)
     grad_alpha, grad_beta = scalars.sum(dim=1).unbind()
     return grad_alpha.reshape(alpha.shape).to(alpha.dtype), grad_beta.reshape(beta.shape).to(beta.dtype, copy=True)
 
 
 def _backward_on_chip(
-    module: Any,
-    grad: Tensor,
-    points: Tensor,
-    values: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    state: State,
-    grad_points: Tensor,
-    grad_values: Tensor,
-    p: Problem,
+    module: Any, grad: Tensor, inputs: Inputs, state: State, grads: tuple[Tensor, Tensor], p: Problem
 ) -> Tensor:
+    (points, values, alpha, beta), (grad_points, grad_values) = inputs, grads
     blocks = plan.on_chip_blocks(p.points, p.centers, p.dim, p.values_dim)
     scalars = points.new_empty((2, p.groups), dtype=torch.float32)
     arguments = grad, points, values, alpha, beta, state.center, grad_points, grad_values, scalars
@@ -202,17 +179,9 @@ def _backward_on_chip(
 
 
 def _backward_chunks(
-    module: Any,
-    grad: Tensor,
-    points: Tensor,
-    values: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    state: State,
-    grad_points: Tensor,
-    grad_values: Tensor,
-    p: Problem,
+    module: Any, grad: Tensor, inputs: Inputs, state: State, grads: tuple[Tensor, Tensor], p: Problem
 ) -> Tensor:
+    (points, values, alpha, _), (grad_points, grad_values) = inputs, grads
     blocks = plan.chunk_blocks(p.centers, p.dim, p.values_dim)
     chunks = plan.split(p.points, p.groups, blocks.points, _processors(points))
     programs, rows = p.groups * chunks.number, p.groups * p.centers
@@ -273,7 +242,7 @@ def _readable(x_BHWKD: Tensor, p: Problem) -> Tensor:
 def _check_reach(strides: tuple[int, ...], p: Problem) -> None:
     """The offsets of a region's points from its first are int32; that of the region itself is int64."""
     if p.height * strides[1] + p.width * strides[2] >= INT32_ELEMENTS:
-        raise ValueError(f"A region of {p.height}x{p.width} points spans over 2^31 elements: choose impl='recompute'.")
+        raise ValueError(f"A region of {p.height}x{p.width} points spans over 2^31 elements: choose impl='plain'.")
 
 
 def _processors(x: Tensor) -> int:

@@ -1,16 +1,19 @@
 """What the kernels share: where a region lies in its map, pooling windows, products of float32 accuracy.
 
-Suffixes as in `coc_core.ops.common`; a kernel's N is a block of points, M and D are padded to powers of two. A
-program works on one group: one head of one region of one image. Groups are numbered with the heads running fastest,
-so that programs that run side by side share the cache lines of a map.
+Suffixes as in `coc_core.ops.regions`, and T for the chunks of a region; a kernel's N is a block of points, M and D are
+padded to powers of two. A program works on one group: one head of one region of one image. Groups are numbered with the
+heads running fastest, so that programs that run side by side share the cache lines of a map.
 """
 
 import triton
 import triton.language as tl
 
+from coc_core.ops import regions
+
 # The interpreter multiplies the bit patterns of bfloat16.
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
-EPS = tl.constexpr(1e-12)
+EPS = tl.constexpr(regions.NORM_EPS)
+window_bounds = regions.window_bounds if INTERPRETED else triton.jit(regions.window_bounds)
 
 
 @triton.jit
@@ -92,8 +95,8 @@ def windows(n_N, inside_N, height, width, ROWS: tl.constexpr, COLS: tl.constexpr
     """Which points lie in which pooling window, [N, M], and one over each window's number of points, [M]."""
     m_M = tl.arange(0, BLOCK_M)
     i_M, j_M = m_M // COLS, m_M % COLS
-    top_M, bottom_M = i_M * height // ROWS, ((i_M + 1) * height + ROWS - 1) // ROWS
-    left_M, right_M = j_M * width // COLS, ((j_M + 1) * width + COLS - 1) // COLS
+    top_M, bottom_M = window_bounds(i_M, height, ROWS)
+    left_M, right_M = window_bounds(j_M, width, COLS)
     row_N1, col_N1 = (n_N // width)[:, None], (n_N % width)[:, None]
     in_rows_NM = (row_N1 >= top_M[None, :]) & (row_N1 < bottom_M[None, :])
     in_cols_NM = (col_N1 >= left_M[None, :]) & (col_N1 < right_M[None, :])
@@ -162,13 +165,13 @@ def dot(x, y):
 
 @triton.jit
 def sum_chunks(pointer, row, rows, chunks, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """One row of partial sums [C, rows, D], added up in a fixed order: [D]."""
+    """One row of partial sums [T, rows, D], added up in a fixed order: [D]."""
     d_D = tl.arange(0, BLOCK_D)
-    c_C = tl.arange(0, 16)
+    t_T = tl.arange(0, 16)
     total_D = tl.zeros([BLOCK_D], tl.float32)
     for first in range(0, chunks, 16):
-        chunk_C = first + c_C
-        offset_CD = (chunk_C[:, None].to(tl.int64) * rows + row) * D + d_D[None, :]
-        mask_CD = (chunk_C < chunks)[:, None] & (d_D < D)[None, :]
-        total_D += tl.sum(tl.load(pointer + offset_CD, mask=mask_CD, other=0.0), axis=0)
+        chunk_T = first + t_T
+        offset_TD = (chunk_T[:, None].to(tl.int64) * rows + row) * D + d_D[None, :]
+        mask_TD = (chunk_T < chunks)[:, None] & (d_D < D)[None, :]
+        total_D += tl.sum(tl.load(pointer + offset_TD, mask=mask_TD, other=0.0), axis=0)
     return total_D

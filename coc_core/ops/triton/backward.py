@@ -6,8 +6,8 @@ g is the gradient of what a point receives; `grad_sum` is that of a center's sum
 import triton
 import triton.language as tl
 
-from coc_core.ops.triton_kernels.forward import shares, store_partial
-from coc_core.ops.triton_kernels.shared import (
+from coc_core.ops.triton.forward import shares, store_partial
+from coc_core.ops.triton.shared import (
     EPS,
     count_dot,
     dot,
@@ -140,7 +140,7 @@ def grad_sum_chunk(
     BLOCK_M: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """What a chunk adds to the gradient of what the centers hold, [C, G, M, D']."""
+    """What a chunk adds to the gradient of what the centers hold, [T, G, M, D']."""
     group, chunk = tl.program_id(0) % groups, tl.program_id(0) // groups
     height, width, place = locate(group, geometry)
     total_MD = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
@@ -199,7 +199,7 @@ def grad_values_chunk(
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """A chunk's gradient of the values and of z, and what it adds to that of the unit centers, [C, G, M, D]."""
+    """A chunk's gradient of the values and of z, and what it adds to that of the unit centers, [T, G, M, D]."""
     group, chunk = tl.program_id(0) % groups, tl.program_id(0) // groups
     height, width, place = locate(group, geometry)
     grad_sum_MD = load_centers(grad_sum, group, ROWS * COLS, DV, BLOCK_M, BLOCK_DV)

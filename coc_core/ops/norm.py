@@ -1,34 +1,40 @@
-"""Group norm with one group on a channels-last map, without a copy in another layout.
-
-PyTorch's kernel for GPUs takes channels-first maps alone: it copies the map, and what follows copies its output back.
-"""
+"""Group norm with one group on a channels-last map, as fused code has it: one form for CPUs, one for GPUs."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from coc_core.ops.common import outside_autocast, working_dtype
+from coc_core.ops.context import differentiated_once, working_dtype
 
 
-def map_norm(x_BHWC: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Normalise each sample over H, W and C together, then scale and shift its channels.
+def group_norm(norm: nn.GroupNorm, x_BHWC: Tensor) -> Tensor:
+    """Return PyTorch's own norm of a map, which on a CPU reads channels-last memory as it is."""
+    if torch.is_grad_enabled() and not x_BHWC.requires_grad:
+        # PyTorch 2.13's channels-last kernel crashes in backward when its input needs no gradient (frozen stages).
+        x_BHWC = x_BHWC.detach().requires_grad_()
+    x_BCHW = x_BHWC.permute(0, 3, 1, 2)
+    return F.group_norm(x_BCHW, 1, norm.weight, norm.bias, norm.eps).permute(0, 2, 3, 1)
+
+
+def map_norm(norm: nn.GroupNorm, x_BHWC: Tensor) -> Tensor:
+    """Return the norm of a map without a copy: PyTorch's kernel for GPUs takes channels-first memory alone.
+
+    It copies the map, and what follows copies its output back. Sums are in float32 or better.
 
     Args:
+        norm: ``weight``, ``bias`` and ``eps`` are used.
         x_BHWC: Floating.
-        weight: [C].
-        bias: [C].
-        eps: Added to the variance.
 
     Returns:
-        Like ``x_BHWC``; float32 for half precision under autocast, as PyTorch's norms. Sums are in float32 or better.
+        Like ``x_BHWC``; float32 for half precision under autocast, as PyTorch's norms.
     """
     wide = torch.is_autocast_enabled(x_BHWC.device.type)
     dtype = working_dtype(x_BHWC) if wide else x_BHWC.dtype
-    out: Tensor = _MapNorm.apply(x_BHWC, weight, bias, eps, dtype)  # type: ignore[no-untyped-call]
+    out: Tensor = _MapNorm.apply(x_BHWC, norm.weight, norm.bias, norm.eps, dtype)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -45,8 +51,7 @@ class _MapNorm(torch.autograd.Function):
         return out
 
     @staticmethod
-    @outside_autocast
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @differentiated_once
     def backward(ctx: Any, grad_BHWC: Tensor) -> tuple[Tensor | None, ...]:
         x_BHWC, weight, mean, rstd = ctx.saved_tensors
         exact = mean.dtype

@@ -7,36 +7,10 @@ similarities, the windows' weights make the center's own value and the sum of it
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
-from coc_core.ops.common import NORM_EPS
-
-
-@lru_cache(maxsize=64)
-def pooling_windows(
-    size: tuple[int, int], center_grid: tuple[int, int], dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Return each center's window as weights that sum to one, [M, N]: adaptive average pooling as a matrix.
-
-    Args:
-        size: Rows and columns of a region; N is their product.
-        center_grid: Rows and columns of centers; M is their product.
-        dtype: Of the result.
-        device: Of the result.
-    """
-    # A tensor made in inference mode could not take part in training later.
-    with torch.inference_mode(False):
-        sides = []
-        for length, windows in zip(size, center_grid, strict=True):
-            side = torch.zeros(windows, length, dtype=dtype)
-            for i in range(windows):
-                start, end = i * length // windows, -(-(i + 1) * length // windows)
-                side[i, start:end] = 1 / (end - start)
-            sides.append(side)
-        return torch.kron(*sides).to(device)
+from coc_core.ops.regions import NORM_EPS
 
 
 def cluster_groups(
@@ -55,30 +29,18 @@ def cluster_groups(
 
 
 def mix_again(
-    values_GND: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    windows_MN: Tensor,
-    denominator: str,
-    index_GN: Tensor,
-    cosine_GN: Tensor,
-) -> Tensor:
+    values_GND: Tensor, alpha: Tensor, beta: Tensor, windows_MN: Tensor, denominator: str,
+    index_GN: Tensor, cosine_GN: Tensor,
+) -> Tensor:  # fmt: skip
     """Return the mixed values that `cluster_groups` returned with ``index_GN`` and ``cosine_GN``."""
     s_GMN, weight_GM1 = _similarities(_members(index_GN, windows_MN), cosine_GN, alpha, beta, denominator)
     return torch.bmm(s_GMN.mT, torch.bmm(s_GMN + windows_MN, values_GND).div_(weight_GM1))
 
 
 def cluster_groups_backward(
-    points_GND: Tensor,
-    values_GND: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    windows_MN: Tensor,
-    denominator: str,
-    index_GN: Tensor,
-    cosine_GN: Tensor,
-    grad_GND: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+    points_GND: Tensor, values_GND: Tensor, alpha: Tensor, beta: Tensor, windows_MN: Tensor, denominator: str,
+    index_GN: Tensor, cosine_GN: Tensor, grad_GND: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients of points, of values, and of alpha and beta as two numbers."""
     member_GMN = _members(index_GN, windows_MN)
     s_GMN, weight_GM1 = _similarities(member_GMN.clone(), cosine_GN, alpha, beta, denominator)

@@ -6,7 +6,7 @@ f are the points, v the values, z the similarity to a center before the sigmoid,
 import triton
 import triton.language as tl
 
-from coc_core.ops.triton_kernels.shared import (
+from coc_core.ops.triton.shared import (
     EPS,
     count_dot,
     dot,
@@ -102,7 +102,7 @@ def pool_chunk(
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """What a chunk adds to the pooled points, [C, G, M, D]."""
+    """What a chunk adds to the pooled points, [T, G, M, D]."""
     group, chunk = tl.program_id(0) % groups, tl.program_id(0) // groups
     height, width, place = locate(group, geometry)
     total_MD = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -162,7 +162,7 @@ def assign_chunk(
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """Assign the points of a chunk, and what they add to the centers: values [C, G, M, D'] and weights [C, G, M]."""
+    """Assign the points of a chunk, and what they add to the centers: values [T, G, M, D'] and weights [T, G, M]."""
     group, chunk = tl.program_id(0) % groups, tl.program_id(0) // groups
     height, width, place = locate(group, geometry)
     unit_MD = load_centers(unit, group, ROWS * COLS, D, BLOCK_M, BLOCK_D)

@@ -1,4 +1,4 @@
-"""The clustering layer, projections included, a few regions at a time: what a CPU runs.
+"""The clustering layer, projections included, a few regions at a time.
 
 Points and values together are up to six times as wide as the map that they are projected from. Here they exist for a
 few regions at a time, which the caches hold from one projection through the clustering to the other.
@@ -10,82 +10,57 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from coc_core.ops.common import Grid, add_product, cast_to_autocast, outside_autocast, working_dtype
-from coc_core.ops.recompute import SlabClustering
+from coc_core.ops.context import cast_to_autocast, differentiated_once, without_autocast, working_dtype
+from coc_core.ops.cpu.slabs import SlabClustering
+from coc_core.ops.linear import add_product, fold_scale
 
 # Points and values of up to this many bytes are kept for backward; see `coc_core.ops.mlp`.
 KEPT_BYTES = 8 * 2**20
 
 
-def mix(
-    x_BHWC: Tensor,
-    in_weight: Tensor,
-    in_bias: Tensor,
-    out_weight: Tensor,
-    out_bias: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    *,
-    heads: int,
-    center_grid: Grid,
-    region_grid: Grid,
-    denominator: str,
-) -> Tensor:
-    """Return project_out(cluster(project_in(x))). It cannot be differentiated twice.
+def mix(mixer: Any, x_BHWC: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Return what a stock `coc_core.layers.ClusterMixer` makes of a map.
 
     Args:
+        mixer: The layer.
         x_BHWC: Floating.
-        in_weight: [2 K D, C], the points' half first.
-        in_bias: [2 K D].
-        out_weight: [C', K D].
-        out_bias: [C'].
-        alpha: One element.
-        beta: One element.
-        heads: K.
-        center_grid: See `coc_core.ops.cluster`.
-        region_grid: See `coc_core.ops.cluster`.
-        denominator: See `coc_core.ops.cluster`.
+        scale: [C], or None for one.
 
     Returns:
-        [B, H, W, C'] in the dtype of ``x_BHWC``, or of autocast where that is on.
+        [B, H, W, C] in the dtype of ``x_BHWC``, or of autocast where that is on.
 
     Raises:
         ValueError: The map does not divide into the regions.
     """
-    slabs = SlabClustering.of(
-        x_BHWC[:, :, :, None].expand(-1, -1, -1, heads, -1), center_grid, region_grid, denominator
-    )
-    x_BHWC, *weights = cast_to_autocast(x_BHWC, in_weight, in_bias, out_weight, out_bias)
+    out_weight, out_bias, scale = fold_scale(mixer.proj, scale, x_BHWC)
+    heads_BHWKC = x_BHWC[:, :, :, None].expand(-1, -1, -1, mixer.heads, -1)
+    slabs = SlabClustering.of(heads_BHWKC, mixer.center_grid, mixer.region_grid, mixer.denominator)
+    inner = mixer.points_values
+    x_BHWC, *weights = cast_to_autocast(x_BHWC, inner.weight, inner.bias, out_weight, out_bias)
     x_SHWC = x_BHWC.contiguous().view(-1, slabs.height, *x_BHWC.shape[2:])
-    size = x_SHWC[..., 0].numel() * len(in_bias) * x_BHWC.element_size()
+    size = x_SHWC[..., 0].numel() * len(inner.bias) * x_BHWC.element_size()
     keep = torch.is_grad_enabled() and size <= KEPT_BYTES
-    with torch.autocast(x_BHWC.device.type, enabled=False):
-        out: Tensor = _Mix.apply(x_SHWC, *weights, alpha, beta, slabs, keep)  # type: ignore[no-untyped-call]
-    return out.view(*x_BHWC.shape[:-1], len(out_bias))
+    with without_autocast(x_BHWC):
+        out: Tensor = _Mix.apply(  # type: ignore[no-untyped-call]
+            x_SHWC, *weights, mixer.sim_alpha, mixer.sim_beta, slabs, keep
+        )
+    out = out.view(*x_BHWC.shape[:-1], len(out_bias))
+    return out if scale is None else scale * out
 
 
 class _Mix(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x_SHWC: Tensor,
-        in_weight: Tensor,
-        in_bias: Tensor,
-        out_weight: Tensor,
-        out_bias: Tensor,
-        alpha: Tensor,
-        beta: Tensor,
-        slabs: SlabClustering,
-        keep: bool,
-    ) -> Tensor:
+        ctx: Any, x_SHWC: Tensor, in_weight: Tensor, in_bias: Tensor, out_weight: Tensor, out_bias: Tensor,
+        alpha: Tensor, beta: Tensor, slabs: SlabClustering, keep: bool,
+    ) -> Tensor:  # fmt: skip
         shape = x_SHWC.shape[:3]
         out = x_SHWC.new_empty(*shape, len(out_bias))
         projected = x_SHWC.new_empty(*shape, len(in_bias)) if keep else None
         alpha_, beta_ = (x.to(working_dtype(x_SHWC)) for x in (alpha, beta))
         found = []
-        for piece in _chunks(x_SHWC, in_weight, slabs):
+        for piece in slabs.pieces(x_SHWC, len(in_weight) // slabs.heads):
             both = torch.addmm(
                 in_bias,
                 _rows(x_SHWC[piece]),
@@ -101,8 +76,7 @@ class _Mix(torch.autograd.Function):
         return out
 
     @staticmethod
-    @outside_autocast
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @differentiated_once
     def backward(ctx: Any, grad_SHWC: Tensor) -> tuple[Tensor | None, ...]:
         x_SHWC, in_weight, in_bias, out_weight, alpha, beta, index, cosine, projected = ctx.saved_tensors
         slabs: SlabClustering = ctx.slabs
@@ -112,7 +86,7 @@ class _Mix(torch.autograd.Function):
         grad_in_weight, grad_in_bias, grad_out_weight = sums
         grad_scalars = torch.zeros(2, dtype=total, device=x_SHWC.device)
         alpha_, beta_ = (x.to(total) for x in (alpha, beta))
-        for piece in _chunks(x_SHWC, in_weight, slabs):
+        for piece in slabs.pieces(x_SHWC, len(in_weight) // slabs.heads):
             x, grad = _rows(x_SHWC[piece]), _rows(grad_SHWC[piece])
             both = torch.addmm(in_bias, x, in_weight.t()) if projected is None else projected[piece]
             both = both.view(-1, *x_SHWC.shape[1:3], 2, slabs.heads, in_weight.shape[0] // (2 * slabs.heads))
@@ -135,7 +109,3 @@ class _Mix(torch.autograd.Function):
 def _rows(x_SHWC: Tensor) -> Tensor:
     """[S, h, W, C] -> [P, C], a view."""
     return x_SHWC.view(-1, x_SHWC.shape[-1])
-
-
-def _chunks(x_SHWC: Tensor, in_weight: Tensor, slabs: SlabClustering) -> Any:
-    return slabs.chunks(x_SHWC.shape[0], x_SHWC.shape[2], len(in_weight) // slabs.heads, x_SHWC.device)

@@ -1,0 +1,88 @@
+"""The examples of docs/extending.md, as they stand in the page, trained, tested, drawn and exported from outside."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import coc_core
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / 'docs' / 'extending.md').read_text()
+FILES = dict(re.findall(r'<!-- file: (\w+\.py) -->\n```python\n(.*?)```', PAGE, re.DOTALL))
+SHORT = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0']
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The page's folder: the checkout, the examples' files beside it, and a few images in the place of the digits."""
+    (tmp_path / 'context-cluster').symlink_to(ROOT)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 4), ('val', 1)):
+        for label in range(10):
+            place = tmp_path / 'data' / 'digits' / 'imagenet' / split / str(label)
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f'{i}.png')
+    return tmp_path
+
+
+def run(folder, *command):
+    environment = {**os.environ, 'PYTHONPATH': '.', 'PYTHON': sys.executable}
+    done = subprocess.run([str(word) for word in command], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+def test_readme_shows_a_mixer_that_trains_and_exports():
+    block = next(
+        b for b in re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL) if 'Mixer' in b
+    )
+    names = {}
+    exec(f'import coc_core, torch\n{block}', names)
+    model, images = names['model'].eval(), torch.randn(1, 3, 32, 32)
+    model(images).sum().backward()
+    torch.testing.assert_close(torch.export.export(model, (images,)).module()(images), model(images))
+
+
+def test_page_shows_a_mixer_without_clusters():
+    block = next(b for b in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL) if b.startswith('class AverageMixer'))
+    names = {'torch': torch}
+    exec(block, names)
+    model = coc_core.create_model('coc_tiny', num_classes=3, mixer=names['AverageMixer'])
+    model(torch.randn(2, 3, 64, 64)).sum().backward()
+
+
+@pytest.mark.parametrize('name', ['distance', 'soft', 'position'])
+def test_example(folder, name):
+    assert len(FILES[f'{name}_mixer.py'].splitlines()) <= 30
+    tools, config = Path('context-cluster/tools'), f'{name}.py'
+    checkpoint = f'work_dirs/{name}/epoch_1.pth'
+    assert 'Saving checkpoint at 1 epochs' in run(folder, tools / 'dist_train.sh', config, 1, *SHORT)
+    weights = torch.load(folder / checkpoint, map_location='cpu', weights_only=False)['state_dict']
+    assert ('backbone.stages.0.blocks.0.mixer.positions' in weights) == (name == 'position')
+    assert 'accuracy/top1' in run(folder, tools / 'dist_test.sh', config, checkpoint, 1)
+    image = 'data/digits/imagenet/val/3/0.png'
+    options = ('--config', config, '--checkpoint', checkpoint, '--out', 'pictures')
+    run(folder, sys.executable, tools / 'visualize_clusters.py', image, *options)
+    assert list((folder / 'pictures').glob('*.png'))
+    told = run(folder, sys.executable, tools / 'export_onnx.py', config, checkpoint, '--out', f'{name}.onnx')
+    assert 'agrees with PyTorch' in told and (folder / f'{name}.onnx').is_file()
+
+
+def test_a_mistake_in_a_mixers_arguments_is_one_sentence(folder):
+    (folder / 'distance.py').write_text(FILES['distance.py'].replace('temperature=2.0', 'temprature=2.0'))
+    command = [sys.executable, 'context-cluster/tools/train.py', 'distance.py']
+    done = subprocess.run(command, cwd=folder, env={**os.environ, 'PYTHONPATH': '.'}, capture_output=True, text=True)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert "DistanceMixer takes no argument 'temprature'. Did you mean 'temperature'?" in last
