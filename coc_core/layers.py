@@ -7,6 +7,7 @@ whether that runs or fused code that computes the same; ``print(model)`` says wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -210,15 +211,11 @@ class ClusterMixer(nn.Module, Clustering):
 
     def overridden(self) -> tuple[str, ...]:
         """Return the names of the steps that a subclass, or this layer alone, has its own of."""
-        kind, own = type(self), self.__dict__
-        return tuple(name for name, step in STEPS.items() if getattr(kind, name) is not step or name in own)
+        return own_methods(self, STEPS)
 
     def own_parts(self) -> str:
         """Return what of this layer fused code does not know, in words, or ''."""
-        overridden = self.overridden()
-        if overridden:
-            return f'{type(self).__name__} overrides {", ".join(overridden)}'
-        return unusual_linear(self, 'points_values') or unusual_linear(self, 'proj')
+        return overrides(self, STEPS) or unusual_linear(self, 'points_values') or unusual_linear(self, 'proj')
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
@@ -267,15 +264,13 @@ class RowwiseMlp(Mlp):  # type: ignore[misc]
 
     def own_parts(self) -> str:
         """Return what of this layer fused code does not know, in words, or ''."""
-        if own_method(self, RowwiseMlp, 'forward_plain'):
-            return f'{type(self).__name__} overrides forward_plain'
         act, *rest = (self._modules[name] for name in ('act', 'drop1', 'norm', 'drop2'))
         exact = type(act) is nn.GELU and act.approximate == 'none' and is_bare(act)
         if not exact or not all(isinstance(m, nn.Identity) or (type(m) is nn.Dropout and not m.p) for m in rest):
             return 'its activation, dropout or norm is another'
         if not all(is_bare(part) for part in rest):
             return 'its dropout or norm has hooks'
-        return unusual_linear(self, 'fc1') or unusual_linear(self, 'fc2')
+        return overrides(self, MLP_STEPS) or unusual_linear(self, 'fc1') or unusual_linear(self, 'fc2')
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
@@ -309,17 +304,27 @@ class MapNorm(nn.GroupNorm):
 
     def own_parts(self) -> str:
         """Return what of this layer fused code does not know, in words, or ''."""
-        own = own_method(self, MapNorm, 'forward_plain')
-        return f'{type(self).__name__} overrides forward_plain' if own else ''
+        return overrides(self, NORM_STEPS)
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
         return f'{self.num_channels}, eps={self.eps}, {what_runs(self)}'
 
 
-def own_method(layer: nn.Module, stock: type[nn.Module], name: str) -> bool:
-    """Tell whether a layer has a method of its own in the place of the stock one."""
-    return getattr(type(layer), name) is not getattr(stock, name) or name in layer.__dict__
+MLP_STEPS = {'forward_plain': RowwiseMlp.forward_plain}
+NORM_STEPS = {'forward_plain': MapNorm.forward_plain}
+
+
+def own_methods(layer: nn.Module, stock: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the stock methods in whose place a layer, or its class, has its own."""
+    kind, own = type(layer), layer.__dict__
+    return tuple(name for name, method in stock.items() if getattr(kind, name) is not method or name in own)
+
+
+def overrides(layer: nn.Module, stock: Mapping[str, Any]) -> str:
+    """Return `own_methods` in words, or ''."""
+    names = own_methods(layer, stock)
+    return f'{type(layer).__name__} overrides {", ".join(names)}' if names else ''
 
 
 def what_runs(layer: Any) -> str:

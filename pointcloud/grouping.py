@@ -1,6 +1,7 @@
 """How a cloud becomes groups: farthest point sampling, nearest neighbours, gathering. Indices carry no gradient.
 
-Shape suffixes: B clouds, N points, S anchors, K points of a group, C channels.
+Shape suffixes in this package: B clouds, N points, S anchors, K points of a group, C channels; G groups and P positions
+of all clouds.
 """
 
 from __future__ import annotations

@@ -29,28 +29,28 @@ class PointNorm(nn.BatchNorm1d):
         momentum = self.momentum or 0.0
         if self.training and momentum and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        x_RC = x.flatten(0, -2)
+        x_PC = x.flatten(0, -2)
         running, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
-        if not (self.training and x.device.type == 'cpu' and x.dtype == torch.float32 and len(x_RC) > 1):
-            return F.batch_norm(x_RC, *running, *affine, self.training, momentum, self.eps).view_as(x)
-        mean_C, variance_C = batch_statistics(x_RC.detach())
+        if not (self.training and x.device.type == 'cpu' and x.dtype == torch.float32 and len(x_PC) > 1):
+            return F.batch_norm(x_PC, *running, *affine, self.training, momentum, self.eps).view_as(x)
+        mean_C, variance_C = batch_statistics(x_PC.detach())
         self.running_mean.lerp_(mean_C, momentum)
-        self.running_var.lerp_(variance_C * len(x_RC) / (len(x_RC) - 1), momentum)
-        normed: Tensor = _BatchNorm.apply(x_RC, *affine, mean_C, variance_C, self.eps)  # type: ignore[no-untyped-call]
+        self.running_var.lerp_(variance_C * len(x_PC) / (len(x_PC) - 1), momentum)
+        normed: Tensor = _BatchNorm.apply(x_PC, *affine, mean_C, variance_C, self.eps)  # type: ignore[no-untyped-call]
         return normed.view_as(x)
 
 
-def batch_statistics(x_RC: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance of each channel of R rows, each [C].
+def batch_statistics(x_PC: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of each channel over P positions, each [C].
 
-    PyTorch's batch norm on a CPU adds up row after row in float32, which is worst where many are the same. Here it adds
-    up a few, side by side, and the sums are joined in float64.
+    PyTorch's batch norm on a CPU adds up position after position in float32, which is worst where many are the same.
+    Here it makes T sums of a few each, side by side, which are joined in float64.
     """
-    few = next(count for count in range(16, 0, -1) if len(x_RC) % count == 0)
-    found = torch.batch_norm_update_stats(x_RC.reshape(few, -1), None, None, 0.0)
-    means_PC, variances_PC = (each.view(-1, x_RC.shape[1]).double() for each in found)
-    mean_C = means_PC.mean(dim=0)
-    variance_C = variances_PC.mean(dim=0) + (means_PC - mean_C).square_().mean(dim=0)
+    few = next(count for count in range(16, 0, -1) if len(x_PC) % count == 0)
+    found = torch.batch_norm_update_stats(x_PC.reshape(few, -1), None, None, 0.0)
+    means_TC, variances_TC = (each.view(-1, x_PC.shape[1]).double() for each in found)
+    mean_C = means_TC.mean(dim=0)
+    variance_C = variances_TC.mean(dim=0) + (means_TC - mean_C).square_().mean(dim=0)
     return mean_C.float(), variance_C.float()
 
 
@@ -59,17 +59,17 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_RC: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+        ctx: Any, x_PC: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
     ) -> Tensor:
-        ctx.save_for_backward(x_RC, weight, mean, (variance + eps).rsqrt())
+        ctx.save_for_backward(x_PC, weight, mean, (variance + eps).rsqrt())
         ctx.eps = eps
-        return F.batch_norm(x_RC, mean, variance, weight, bias, False, 0.0, eps)
+        return F.batch_norm(x_PC, mean, variance, weight, bias, False, 0.0, eps)
 
     @staticmethod
-    def backward(ctx: Any, grad_RC: Tensor) -> tuple[Tensor | None, ...]:
-        x_RC, weight, mean, rstd = ctx.saved_tensors
+    def backward(ctx: Any, grad_PC: Tensor) -> tuple[Tensor | None, ...]:
+        x_PC, weight, mean, rstd = ctx.saved_tensors
         grads = torch.ops.aten.native_batch_norm_backward(
-            grad_RC, x_RC, weight, None, None, mean, rstd, True, ctx.eps, [True, True, True]
+            grad_PC, x_PC, weight, None, None, mean, rstd, True, ctx.eps, [True, True, True]
         )
         return *grads, None, None, None
 

@@ -3,8 +3,8 @@
 Shape suffixes, here and in all of `coc_core`: B images; H, W rows and columns of a map; C channels of a map; K heads;
 D channels of a head; h, w rows and columns of a region; N = h * w points of a region; M centers of a region;
 G = B * regions * K groups, each one head of one region; S strips of a map, one region high, of all images; P positions
-of all maps; E hidden channels of the MLP; a digit is an axis of that size. What is mixed may have other channels than
-what is compared: they are called D, too, and D' in words.
+of all maps; E hidden channels of the MLP; T partial sums; a digit is an axis of that size. What is mixed may have
+other channels than what is compared: they are called D, too, and D' in words.
 """
 
 from __future__ import annotations

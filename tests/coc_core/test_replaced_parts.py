@@ -6,19 +6,19 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.testing import assert_close
 
-from coc_core import CoCConfig, ContextCluster
+from coc_core import create_model
 from coc_core.layers import ClusterMixer, MapNorm
 
-TOY = CoCConfig(
-    depths=(1, 1),
-    dims=(8, 12),
-    mlp_ratios=2,
-    heads=2,
-    head_dim=4,
-    center_grid=2,
-    region_grid=(2, 1),
-    layer_scale_init=0.5,
-)
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return create_model('coc_tiny', num_classes=3, layer_scale_init=0.5).eval()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 class Soft(ClusterMixer):
@@ -34,7 +34,7 @@ class Adapted(nn.Linear):
 
 
 def adapt(mixer):
-    mixer.proj = Adapted(8, 8)
+    mixer.proj = Adapted(mixer.proj.in_features, mixer.proj.out_features)
 
 
 @pytest.mark.parametrize(
@@ -45,16 +45,14 @@ def adapt(mixer):
         (lambda mixer: setattr(mixer.points_values, 'bias', None), 'plain: points_values has no bias'),
         (lambda mixer: mixer.proj.register_forward_hook(lambda m, x, y: 0 * y), 'plain: proj has hooks'),
         (
-            lambda mixer: setattr(mixer.proj, 'forward', lambda x: 0 * x),
+            lambda mixer: setattr(mixer.proj, 'forward', lambda x: 0 * x[..., :32]),
             'plain: proj has hooks, or a forward of its own',
         ),
         (lambda mixer: prune.l1_unstructured(mixer.proj, 'bias', 1.0), 'plain: proj has hooks'),
         (lambda mixer: setattr(mixer, '__class__', Soft), 'plain: Soft overrides assign'),
     ],
 )
-def test_parts_that_were_replaced_take_effect(change, reason):
-    torch.manual_seed(0)
-    model, images = ContextCluster(TOY, num_classes=3).eval(), torch.randn(1, 3, 32, 32)
+def test_parts_that_were_replaced_take_effect(model, images, change, reason):
     before = model(images)
     change(model.stages[0].blocks[0].mixer)
     assert not torch.allclose(model(images), before)
@@ -70,23 +68,27 @@ class Halved(MapNorm):
     ('change', 'reason'),
     [
         (lambda block: setattr(block.mlp, 'act', nn.ReLU()), 'its activation, dropout or norm is another'),
-        (lambda block: setattr(block.mlp, 'norm', nn.LayerNorm(16)), 'its activation, dropout or norm is another'),
+        (
+            lambda block: setattr(block.mlp, 'norm', nn.LayerNorm(256)),
+            'its activation, dropout or norm is another',
+        ),
         (
             lambda block: block.mlp.act.register_forward_hook(lambda m, x, y: 0 * y),
             'its activation, dropout or norm is',
         ),
         (lambda block: block.mlp.drop2.register_forward_hook(lambda m, x, y: 0 * y), 'its dropout or norm has hooks'),
         (
-            lambda block: setattr(block.mlp.fc2, 'forward', lambda x: x[..., :8]),
+            lambda block: setattr(block.mlp.fc2, 'forward', lambda x: x[..., :32]),
             'fc2 has hooks, or a forward of its own',
         ),
-        (lambda block: setattr(block.mlp, 'fc1', Adapted(8, 16)), 'fc1 is no nn.Linear but Adapted'),
-        (lambda block: setattr(block, 'norm1', Halved(8)), 'Halved overrides forward_plain'),
+        (
+            lambda block: setattr(block.mlp, 'fc1', Adapted(32, 256)),
+            'fc1 is no nn.Linear but Adapted',
+        ),
+        (lambda block: setattr(block, 'norm1', Halved(32)), 'Halved overrides forward_plain'),
     ],
 )
-def test_replaced_parts_of_mlp_and_norm_take_effect(change, reason):
-    torch.manual_seed(0)
-    model, images = ContextCluster(TOY, num_classes=3).eval(), torch.randn(1, 3, 32, 32)
+def test_replaced_parts_of_mlp_and_norm_take_effect(model, images, change, reason):
     before = model(images)
     change(model.stages[0].blocks[0])
     assert not torch.allclose(model(images), before)
@@ -103,12 +105,10 @@ def replica_of(module):
     return replica
 
 
-def test_parts_that_change_nothing_are_taken():
-    torch.manual_seed(0)
-    model, images = ContextCluster(TOY, num_classes=3).eval(), torch.randn(1, 3, 32, 32)
+def test_parts_that_change_nothing_are_taken(model, images):
     before = model(images)
     model.stages[0].blocks[0].mlp.drop1 = nn.Identity()
     assert torch.equal(model(images), before)
-    x = torch.randn(1, 8, 8, 8)
+    x = torch.randn(1, 16, 16, 32)
     mixer = model.stages[0].blocks[0].mixer
     assert_close(replica_of(mixer)(x), mixer(x))
