@@ -12,14 +12,14 @@ help:
 	@echo "make demo [TASK=classification|detection|segmentation|pointcloud] [MM=onedl|openmmlab] [DEMO_ARGS=--retrain]   train and test on real digits"
 	@echo "make test [MM=...]    lint, types and the test suite"
 	@echo "make setup [MM=...]   the environment alone: $(VENV)"
-	@echo "make bench [DEVICE=cpu|cuda]   measure speed and memory against the goals: benchmarks/results/DEVICE.json"
+	@echo "make bench [DEVICE=cpu|cuda]   measure speed and memory: benchmarks/results/DEVICE.json"
 	@echo "make lint | clean"
 
 setup:
-	@$(PYTHON) tools/setup_environment.py --family $(MM)
+	@$(PYTHON) tools/dev/setup_environment.py --family $(MM)
 
 demo: setup
-	@PATH="$(BIN):$$PATH" python tools/demo.py --task $(TASK) $(DEMO_ARGS)
+	@PATH="$(BIN):$$PATH" python tools/dev/demo.py --task $(TASK) $(DEMO_ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -27,14 +27,14 @@ lint: setup
 	@$(BIN)/mypy
 	@PATH="$(BIN):$$PATH" lint-imports --no-cache
 	@$(BIN)/shellcheck -x tools/*.sh .ci/run
-	@$(BIN)/python tools/check_file_length.py
+	@$(BIN)/python tools/dev/check_file_length.py
 
 test: lint
-	@$(BIN)/python tools/setup_browser.py
+	@$(BIN)/python tools/dev/setup_browser.py
 	@PATH="$(BIN):$$PATH" python -m pytest -n auto --dist loadscope $(PYTEST_ARGS)
 
 bench: setup
-	@$(BIN)/python tools/benchmark.py --suite --device $(DEVICE) --out benchmarks/results/$(DEVICE).json $(BENCH_ARGS)
+	@$(BIN)/python tools/analysis_tools/benchmark.py --suite --device $(DEVICE) --out benchmarks/results/$(DEVICE).json $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv .venv-openmmlab .venv.lock .venv-openmmlab.lock work_dirs data/digits

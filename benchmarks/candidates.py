@@ -1,4 +1,4 @@
-"""What is timed side by side: Context Clusters, their literal form, models of timm, the operator."""
+"""What is timed side by side: Context Clusters, their reference form, models of timm, the operator."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -15,10 +16,9 @@ from benchmarks.cases import Case, ModelCase, OperatorCase, split_name
 from benchmarks.counting import count_flops, nbytes, parameter_count, plain_copy, tensors_of
 from benchmarks.equality import check_model, check_operator
 from benchmarks.machine import DTYPES
-from coc_core.mm.errors import LaunchError
+from coc_core.errors import UserError, did_you_mean
 from coc_core.ops import cluster
 from coc_core.reference import classify_reference, dense_reference
-from coc_core.variants import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def model_candidates(
     """Build the models of a case.
 
     Raises:
-        LaunchError: A model is unknown or does not take the images.
+        UserError: A model is unknown or does not take the images.
     """
     torch.manual_seed(0)
     images = torch.randn(case.batch_size, 3, *case.size, device=device)
@@ -60,12 +60,12 @@ def model_candidates(
             model = context_cluster(name, impl, case.dense).to(device)
             own = name if impl == 'auto' else f'{name} impl={impl}'
             forward = model.forward_dense if case.dense else model
-            literal_name = f'{name} literal'
+            reference_name = f'{name} reference'
             counts = _model_counts(own, model, forward_name(case.dense), images, mode, case)
-            literal = _literal(model, images, case) if reference else None
+            reference_call = _reference(model, images, case) if reference else None
             calls = {own: lambda images, forward=forward: forward(images)}
-            if literal is not None and literal_name not in [c.name for c in candidates]:
-                calls[literal_name] = literal
+            if reference_call is not None and reference_name not in [c.name for c in candidates]:
+                calls[reference_name] = reference_call
             for label, call in calls.items():
                 step = model_step(model, call, images, mode, precision)
                 is_own = label == own
@@ -75,7 +75,7 @@ def model_candidates(
                         step,
                         impl if is_own else 'reference',
                         *counts,
-                        reference=literal_name if is_own and reference else None,
+                        reference=reference_name if is_own and reference else None,
                     )
                 )
     for name in case.peers:
@@ -86,10 +86,10 @@ def model_candidates(
 
 
 def check_case(case: Case, *, precision: str, impls: tuple[str, ...], device: torch.device) -> None:
-    """Compare the implementations of a case with the literal one: the operator as each stage uses it, and the models.
+    """Compare the implementations of a case with the reference one: the operator as each stage uses it, and the models.
 
     Raises:
-        LaunchError: One is unknown, cannot be run here, or is not equal.
+        UserError: One is unknown, cannot be run here, or is not equal.
     """
     for impl in impls:
         models: dict[str, coc_core.ContextCluster] = {}
@@ -112,31 +112,26 @@ def context_cluster(name: str, impl: str, dense: bool) -> coc_core.ContextCluste
     """Build a Context Cluster by the name that a case gives it.
 
     Raises:
-        LaunchError: It is unknown or impossible.
+        UserError: It is unknown or impossible.
     """
-    try:
-        arch, center_grid = split_name(name)
-        config = coc_core.variants.get_config(arch).override(impl=impl)
-        config = config if center_grid is None else config.override(center_grid=center_grid)
-    except ValueError as error:
-        raise LaunchError(str(error)) from error
+    arch, center_grid = split_name(name)
+    config = coc_core.variants.get_config(arch).override(impl=impl)
+    config = config if center_grid is None else config.override(center_grid=center_grid)
     return coc_core.ContextCluster(config, dense_indices=range(config.num_stages) if dense else ())
 
 
 def timm_model(name: str, case: ModelCase) -> nn.Module:
-    """Build a model of timm, randomly initialised.
+    """Build a model of timm, randomly initialized.
 
     Raises:
-        LaunchError: It is unknown, or gives no feature maps where the case is dense.
+        UserError: It is unknown, or gives no feature maps where the case is dense.
     """
-    import timm
-
     if not timm.is_model(name):
-        raise LaunchError(f'timm has no model {name!r}.{did_you_mean(name, timm.list_models())}')
+        raise UserError(f'timm has no model {name!r}.{did_you_mean(name, timm.list_models())}')
     try:
         return timm.create_model(name, pretrained=False, **({'features_only': True} if case.dense else {}))
     except (RuntimeError, ValueError, TypeError) as error:
-        raise LaunchError(f'{name} gives no feature maps: {error}') from error
+        raise UserError(f'{name} gives no feature maps: {error}') from error
 
 
 def forward_name(dense: bool) -> str:
@@ -144,11 +139,11 @@ def forward_name(dense: bool) -> str:
     return 'forward_dense' if dense else 'forward'
 
 
-def _literal(model: coc_core.ContextCluster, images: Tensor, case: ModelCase) -> Callable[[Tensor], Any]:
+def _reference(model: coc_core.ContextCluster, images: Tensor, case: ModelCase) -> Callable[[Tensor], Any]:
     side = model.size_divisibility
     if any(n % side for n in images.shape[2:]):
-        raise LaunchError(
-            f'The literal model takes sizes that divide by {side}, which {case.size[0]}x{case.size[1]} does not: '
+        raise UserError(
+            f'The reference model takes sizes that divide by {side}, which {case.size[0]}x{case.size[1]} does not: '
             'change --size, or say --no-reference.'
         )
     call = dense_reference if case.dense else classify_reference
@@ -167,7 +162,7 @@ def _model_counts(
         flops = count_flops(getattr(plain, method), [examples], mode)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         size = f'{case.size[0]}x{case.size[1]}'
-        raise LaunchError(f'{name} does not take images of {size}: {" ".join(str(error).split())}') from error
+        raise UserError(f'{name} does not take images of {size}: {" ".join(str(error).split())}') from error
     weights = nbytes(model.parameters())
     # In training each output's gradient comes in and each weight's goes out.
     moved = nbytes([images]) + (1 + (mode == 'train')) * (nbytes(outputs) + weights)
@@ -212,7 +207,7 @@ def operator_candidates(
     """Build the implementations of the operator.
 
     Raises:
-        LaunchError: The shape is impossible.
+        UserError: The shape is impossible.
     """
     torch.manual_seed(0)
     batch, height, width, heads, dim = case.shape
@@ -224,12 +219,9 @@ def operator_candidates(
     leaves = [points, values, alpha, beta]
     names = [*impls, *(['reference'] if reference and 'reference' not in impls else [])]
     candidates = []
-    try:
-        # No autocast is known to `meta`, which half precision would be computed under.
-        meta = [x.detach().to('meta', torch.float32).requires_grad_(mode == 'train') for x in leaves]
-        flops = count_flops(lambda *x: cluster(*x, impl='plain', **options), meta, mode)
-    except ValueError as error:
-        raise LaunchError(str(error)) from error
+    # No autocast is known to `meta`, which half precision would be computed under.
+    meta = [x.detach().to('meta', torch.float32).requires_grad_(mode == 'train') for x in leaves]
+    flops = count_flops(lambda *x: cluster(*x, impl='plain', **options), meta, mode)
     # Forward reads points and values and writes the output; backward reads both and a gradient, and writes two.
     moved = nbytes([points]) * (8 if mode == 'train' else 3)
     for impl in names:
@@ -240,7 +232,6 @@ def operator_candidates(
             if mode == 'train':
                 torch.autograd.grad(out, leaves, upstream)
 
-        compared = 'literal' if reference and impl != 'reference' else None
-        label = 'literal' if impl == 'reference' else impl
-        candidates.append(Candidate(label, step, impl, flops, moved, None, compared))
+        compared = 'reference' if reference and impl != 'reference' else None
+        candidates.append(Candidate(impl, step, impl, flops, moved, None, compared))
     return candidates

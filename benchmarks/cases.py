@@ -1,9 +1,11 @@
-"""What can be measured, what the standard suite measures, and the goals that its results are held against."""
+"""What can be measured, and what the standard suite measures."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from coc_core.errors import UserError
 
 PRECISIONS = ('fp32', 'bf16', 'fp16')
 MODES = ('eval', 'train')
@@ -75,48 +77,15 @@ class OperatorCase:
 Case = ModelCase | OperatorCase
 
 
-@dataclass(frozen=True)
-class Goal:
-    """A ratio to the literal model, in the same run.
-
-    Attributes:
-        model: As in `ModelCase`.
-        size: As in `ModelCase`.
-        mode: Of `MODES`.
-        quantity: ``'speed'``, at least, or ``'memory'``, at most.
-        values: The goal on each type of device.
-    """
-
-    model: str
-    size: tuple[int, int]
-    mode: str
-    quantity: str
-    values: dict[str, float] = field(hash=False)
-
-
 DENSE_SIZE = (800, 1344)
-GOALS = (
-    Goal('coc_tiny', (224, 224), 'eval', 'speed', {'cpu': 2.0, 'cuda': 5.0}),
-    Goal('coc_tiny', (224, 224), 'train', 'speed', {'cpu': 1.7, 'cuda': 4.0}),
-    Goal('coc_small', (224, 224), 'eval', 'speed', {'cpu': 1.15, 'cuda': 4.0}),
-    Goal('coc_small', (224, 224), 'train', 'speed', {'cpu': 1.1, 'cuda': 3.5}),
-    Goal('coc_small-49', DENSE_SIZE, 'eval', 'speed', {'cpu': 4.0, 'cuda': 8.0}),
-    Goal('coc_small-49', DENSE_SIZE, 'train', 'speed', {'cpu': 4.0, 'cuda': 6.0}),
-    Goal('coc_tiny', (224, 224), 'train', 'memory', {'cpu': 0.6, 'cuda': 0.35}),
-    Goal('coc_small-4', DENSE_SIZE, 'train', 'memory', {'cpu': 0.8, 'cuda': 0.4}),
-    Goal('coc_small-49', DENSE_SIZE, 'train', 'memory', {'cpu': 0.3, 'cuda': 0.1}),
-)
-GOAL_PRECISION = {'cpu': 'fp32', 'cuda': 'bf16'}
-# Of the copy bandwidth, on a GPU: where a region fits on the chip, and where points and values have to be read twice.
-BANDWIDTH_GOALS = {True: 0.7, False: 0.45}
 
 
 def suite(device: str) -> tuple[Case, ...]:
-    """Return the cases that the goals speak of, sized for a ``'cpu'`` or ``'cuda'``."""
+    """Return the cases that the docs and the README compare, sized for a ``'cpu'`` or ``'cuda'``."""
     on_gpu = device == 'cuda'
     batch, dense_batch = (128, 4) if on_gpu else (8, 1)
     rounds = 20 if on_gpu else 7
-    # The literal backbone takes 20 seconds a step on two cores.
+    # The reference backbone takes 20 seconds a step on two cores.
     dense_rounds = 10 if on_gpu else 2
     return (
         ModelCase(('coc_tiny', 'coc_small'), (224, 224), batch, peers=PEERS, rounds=rounds),
@@ -134,11 +103,11 @@ def split_name(name: str) -> tuple[str, int | None]:
     """Return variant and center grid of a name: ``coc_small-49`` has 7 x 7 centers in every region of every stage.
 
     Raises:
-        ValueError: The number of centers is no square.
+        UserError: The number of centers is no square.
     """
     arch, dash, centers = name.partition('-')
     if not dash:
         return arch, None
     if not centers.isdecimal() or int(centers) < 1 or math.isqrt(int(centers)) ** 2 != int(centers):
-        raise ValueError(f'{name}: what follows the dash is the number of centers, a square: 4, 25, 49.')
+        raise UserError(f'{name}: what follows the dash is the number of centers, a square: 4, 25, 49.')
     return arch, math.isqrt(int(centers))

@@ -22,8 +22,21 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from coc_core.mm.requirements import require
+
+require('mmpretrain')
+
+import cv2
+import numpy as np
+import torch
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import DATASETS
+from PIL import Image, ImageDraw
+
 from benchmarks.machine import cpu_model
-from coc_core.mm.entry import start
+from coc_core.mm.cli.options import add_debug_option
+from coc_core.mm.cli.start import run_tool
+from coc_core.mm.configs import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs' / 'classification' / 'coc-tiny_8xb128_in1k.py'
@@ -31,7 +44,7 @@ CLASSES = ('first', 'second')
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', default=str(CONFIG), help='of a classifier (default: coc_tiny on ImageNet)')
     parser.add_argument('--images', type=int, default=64, help='JPEG files to make')
@@ -40,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--gpu-images-per-second', type=float, nargs='+', default=[500, 1000, 2000], help='training speeds of one GPU'
     )
-    parser.add_argument('--debug', action='store_true', help='show stack traces instead of one sentence')
+    add_debug_option(parser)
     args = parser.parse_args()
     if min(args.images, args.rounds, *args.size) < 1 or min(args.gpu_images_per_second) <= 0:
         parser.error('numbers must be positive')
@@ -48,13 +61,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Makes the files, measures and prints."""
-    import cv2
-    import torch
-    from mmengine.registry import init_default_scope
-
-    from coc_core.mm.launch import load_config
-
+    """Make the files, measures and prints."""
     cfg = load_config(args.config)
     init_default_scope(cfg.default_scope)
     torch.set_num_threads(1)
@@ -92,10 +99,7 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def make_images(folder: Path, count: int, size: tuple[int, int]) -> float:
-    """Writes JPEGs in the layout of ImageNet, noise of several scales with shapes on it; returns their mean bytes."""
-    import numpy as np
-    from PIL import Image, ImageDraw
-
+    """Write JPEGs in the layout of ImageNet, noise of several scales with shapes on it; returns their mean bytes."""
     rng = np.random.default_rng(0)
     sizes = []
     for index in range(count):
@@ -118,7 +122,7 @@ def make_images(folder: Path, count: int, size: tuple[int, int]) -> float:
 
 
 def variants(pipeline: list[Any]) -> Iterator[tuple[str, list[Any]]]:
-    """Yields the pipeline as it is, and with other decoders and resizers."""
+    """Yield the pipeline as it is, and with other decoders and resizers."""
     yield 'as configured', pipeline
     changed = {
         'decoded by pillow': ('LoadImageFromFile', {'imdecode_backend': 'pillow'}),
@@ -130,7 +134,7 @@ def variants(pipeline: list[Any]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def change(step: Any, name: str, options: dict[str, Any] | None) -> list[Any]:
-    """Returns a step, in which the transform of that name has other options or, without any, is left out."""
+    """Return a step, in which the transform of that name has other options or, without any, is left out."""
     step = copy.deepcopy(step)
     if step['type'] == 'RandomChoice':
         step['transforms'] = [[e for s in branch for e in change(s, name, options)] for branch in step['transforms']]
@@ -141,16 +145,14 @@ def change(step: Any, name: str, options: dict[str, Any] | None) -> list[Any]:
 
 
 def build(cfg: Any, folder: str, pipeline: list[Any]) -> Any:
-    """Builds the config's dataset class over the files."""
-    from mmpretrain.registry import DATASETS
-
+    """Build the config's dataset class over the files."""
     found = cfg.train_dataloader.dataset
     options = dict(found, data_root=folder, pipeline=pipeline, metainfo=dict(classes=CLASSES))
     return DATASETS.build(options)
 
 
 def transform_seconds(dataset: Any) -> dict[str, float]:
-    """Returns the mean seconds of each step of the pipeline for one image."""
+    """Return the mean seconds of each step of the pipeline for one image."""
     total: dict[str, float] = defaultdict(float)
     for index in range(len(dataset)):
         sample = dataset.get_data_info(index)
@@ -162,11 +164,11 @@ def transform_seconds(dataset: Any) -> dict[str, float]:
 
 
 def name_of(transform: Any) -> str:
-    """Names a transform, or what a random choice chooses among."""
+    """Name a transform, or what a random choice chooses among."""
     if type(transform).__name__ == 'RandomChoice':
         return type(transform.transforms[0].transforms[0]).__name__
     return type(transform).__name__
 
 
 if __name__ == '__main__':
-    sys.exit(start(measure, parse_args, needs='mmpretrain'))
+    sys.exit(run_tool(measure, parse_args()))

@@ -1,4 +1,4 @@
-"""Whether an implementation computes what the literal one computes: no speed is told of one that does not.
+"""Whether an implementation computes what the reference one computes: no speed is told of one that does not.
 
 A point that is as near to one center as to another may join either by rounding, and changes its whole cluster. So each
 comparison may be tried on other numbers; a wrong implementation agrees on none.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.counting import tensors_of
 from benchmarks.machine import DTYPES
 from coc_core import ContextCluster
-from coc_core.mm.errors import LaunchError
+from coc_core.errors import UserError
 from coc_core.ops import cluster
 from coc_core.reference import classify_reference, dense_reference
 
@@ -28,8 +28,8 @@ MODEL_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 LARGE_TOLERANCE = {torch.float64: 1e-8, torch.float32: 5e-2}
 
 
-class UnequalError(LaunchError):
-    """An implementation is not equal to the literal one."""
+class UnequalError(UserError):
+    """An implementation is not equal to the reference one."""
 
 
 def relative_difference(got: Tensor, want: Tensor) -> float:
@@ -41,14 +41,14 @@ def relative_difference(got: Tensor, want: Tensor) -> float:
 def check_operator(
     impl: str, device: torch.device, precision: str, *, heads: int, dim: int, center_grid: int, region_grid: int
 ) -> None:
-    """Compare an implementation of `coc_core.ops.cluster` with the literal one on a small map of odd regions.
+    """Compare an implementation of `coc_core.ops.cluster` with the reference one on a small map of odd regions.
 
     Output and every gradient, both denominators, in float32, in ``precision``, and on a CPU in float64. Beside the
-    tolerance an error of twice the literal one's in the same precision is allowed.
+    tolerance an error of twice the reference one's in the same precision is allowed.
 
     Raises:
         UnequalError: They differ.
-        LaunchError: The implementation cannot be run here.
+        UserError: The implementation cannot be run here.
     """
     regions = min(region_grid, 2)
     shape = 2, regions * (2 * center_grid + 1), regions * (center_grid + 2), 2, heads, dim
@@ -58,16 +58,16 @@ def check_operator(
             options = dict(center_grid=center_grid, region_grid=regions, denominator=denominator)
 
             def excess(seed: int, dtype: torch.dtype = dtype, options: dict = options) -> float:
-                got, literal, want = _operator_results(impl, shape, dtype, device, seed, options)
+                got, reference, want = _operator_results(impl, shape, dtype, device, seed, options)
                 floor = OPERATOR_TOLERANCE[dtype]
                 return max(
                     relative_difference(g, w) / max(floor, 2 * relative_difference(x, w))
-                    for g, x, w in zip(got, literal, want, strict=True)
+                    for g, x, w in zip(got, reference, want, strict=True)
                 )
 
             _agree(
                 excess,
-                f'impl={impl!r} of the clustering operator is not equal to the literal one in {dtype} '
+                f'impl={impl!r} of the clustering operator is not equal to the reference one in {dtype} '
                 f'(denominator {denominator!r}, {heads} heads of {dim}, {center_grid**2} centers)',
             )
 
@@ -75,7 +75,7 @@ def check_operator(
 def _operator_results(
     impl: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, seed: int, options: dict
 ) -> tuple[list[Tensor], ...]:
-    """Output and gradients of the implementation, of the literal one, and of the literal one in float64."""
+    """Output and gradients of the implementation, of the reference one, and of the reference one in float64."""
     generator = torch.Generator().manual_seed(seed)
     # As the projection makes them: both in one tensor.
     both = torch.randn(*shape, generator=generator, dtype=torch.float64).to(device, dtype)
@@ -87,8 +87,8 @@ def _operator_results(
         alpha, beta = (torch.tensor([x], dtype=of_scalars, device=device, requires_grad=True) for x in (1.7, -0.3))
         try:
             out = cluster(points, values, alpha, beta, impl=name, **options)
-        except ValueError as error:
-            raise LaunchError(f'impl={name!r} cannot be run here: {error}') from error
+        except UserError as error:
+            raise UserError(f'impl={name!r} cannot be run here: {error}') from error
         gradients = torch.autograd.grad(out, [points, values, alpha, beta], upstream.to(precision))
         results.append([out.detach(), *gradients])
     return tuple(results)
@@ -97,7 +97,7 @@ def _operator_results(
 def check_model(
     name: str, model: ContextCluster, impl: str, device: torch.device, *, batch_size: int, size: tuple[int, int]
 ) -> None:
-    """Compare a Context Cluster with the literal model, on the same images and random parameters.
+    """Compare a Context Cluster with the reference model, on the same images and random parameters.
 
     On a small image outputs and the gradients of all parameters, in float32 and float64; on a batch of the size that
     is timed, which is worked on in pieces, the outputs, in float64 on a CPU and in float32 on a GPU, whose kernels take
@@ -108,7 +108,7 @@ def check_model(
     """
     side = model.size_divisibility
     small = 2, (2 * side, 3 * side)
-    # The literal model takes sizes that divide.
+    # The reference model takes sizes that divide.
     large = batch_size, tuple(max(side, n // side * side) for n in size)
     large_dtype = torch.float64 if device.type == 'cpu' else torch.float32
     for dtype, tolerance, (batch, (height, width)), call in (
@@ -129,16 +129,16 @@ def check_model(
         ) -> float:
             _fill(model, seed)
             images = torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
-            literal = dense_reference if model.dense_indices else classify_reference
+            reference = dense_reference if model.dense_indices else classify_reference
             own = model.forward_dense if model.dense_indices else model
-            got, want = call(model, lambda: own(images)), call(model, lambda: literal(model, images))
+            got, want = call(model, lambda: own(images)), call(model, lambda: reference(model, images))
             return max(relative_difference(g, w) for g, w in zip(got, want, strict=True)) / tolerance
 
-        _agree(excess, f'{name} with impl={impl!r} is not equal to the literal model in {dtype} at {height}x{width}')
+        _agree(excess, f'{name} with impl={impl!r} is not equal to the reference model in {dtype} at {height}x{width}')
 
 
 def _fill(model: nn.Module, seed: int) -> None:
-    """Random parameters: at its initialisation the layer scale hides what the layers compute."""
+    """Random parameters: at its initialization the layer scale hides what the layers compute."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -155,7 +155,7 @@ def _outputs(model: nn.Module, call: Callable[[], object]) -> list[Tensor]:
 
 
 def _outputs_and_gradients(model: nn.Module, call: Callable[[], object]) -> list[Tensor]:
-    """Outputs, all parameters' gradients in one, and outputs where no gradient is wanted."""
+    """Return outputs, all parameters' gradients in one, and outputs where no gradient is wanted."""
     outputs = tensors_of(call())
     upstream = [torch.linspace(-1, 1, o.numel()).to(o).view(o.shape).sin() for o in outputs]
     gradients = torch.autograd.grad(outputs, list(model.parameters()), upstream)

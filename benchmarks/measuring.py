@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -66,10 +67,10 @@ def interleave(
 
 def paired_ratios(reference: Sequence[float], own: Sequence[float]) -> dict[str, float]:
     """Return median, min and max of how often ``own`` goes into ``reference``, round by round."""
-    return spread([a / b for a, b in zip(reference, own, strict=True)])
+    return median_and_range([a / b for a, b in zip(reference, own, strict=True)])
 
 
-def spread(samples: Sequence[float]) -> dict[str, float]:
+def median_and_range(samples: Sequence[float]) -> dict[str, float]:
     """Return median, min and max."""
     return {'median': statistics.median(samples), 'min': min(samples), 'max': max(samples)}
 
@@ -99,6 +100,14 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
         held += size
         peak = max(peak, held)
     return peak
+
+
+def process_memory(device: torch.device) -> int:
+    """Return the most bytes that this process has held so far: tensors on a GPU, else all resident memory."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    # macOS counts bytes, Linux KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
 @contextmanager

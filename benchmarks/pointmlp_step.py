@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compares one training step of the point-cloud models with the literal one: `python benchmarks/pointmlp_step.py`.
+"""Compare one training step of the point-cloud models with the reference one: `python benchmarks/pointmlp_step.py`.
 
 Each runs in a process of its own, in turns; the ratio of the medians is printed with the peak memory of both.
 """
@@ -10,19 +10,29 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-KINDS = ('literal', 'fast')
+from coc_core.mm.requirements import require
+
+require('mmengine')
+
+import torch
+
+import pointcloud
+from benchmarks.measuring import process_memory
+from pointcloud.reference import pointmlp_reference
+
+KINDS = ('reference', 'fast')
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--arch', default='pointmlp_coc')
     parser.add_argument('--batch-size', type=int, default=8)
@@ -34,13 +44,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(kind: str, args: argparse.Namespace, results: multiprocessing.Queue) -> None:
-    """Trains for a few steps; puts seconds per step and peak memory in bytes into ``results``."""
-    import torch
-
-    import pointcloud
-    from pointcloud.reference import pointmlp_reference
-
+def measure(kind: str, args: argparse.Namespace) -> tuple[list[float], int]:
+    """Train for a few steps; return seconds per step and peak memory in bytes."""
     torch.manual_seed(0)
     model = pointcloud.create_model(args.arch).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -54,8 +59,7 @@ def measure(kind: str, args: argparse.Namespace, results: multiprocessing.Queue)
         model.head.loss(trunk(points), labels)['loss'].backward()
         optimizer.step()
         seconds.append(time.perf_counter() - start)
-    # Kilobytes on Linux.
-    results.put((seconds[1:], 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+    return seconds[1:], process_memory(torch.device('cpu'))
 
 
 def main() -> None:
@@ -66,15 +70,10 @@ def main() -> None:
     memory = dict.fromkeys(KINDS, 0)
     for _ in range(args.rounds):
         for kind in KINDS:
-            results = context.Queue()
-            process = context.Process(target=measure, args=(kind, args, results))
-            process.start()
-            times, peak = results.get()
-            process.join()
+            with ProcessPoolExecutor(1, mp_context=context) as process:
+                times, peak = process.submit(measure, kind, args).result()
             seconds[kind] += times
             memory[kind] = max(memory[kind], peak)
-    import torch
-
     medians = {kind: statistics.median(times) for kind, times in seconds.items()}
     print(
         json.dumps(
@@ -83,8 +82,8 @@ def main() -> None:
                 **vars(args),
                 'seconds per step': {kind: round(value, 3) for kind, value in medians.items()},
                 'peak memory in GiB': {kind: round(value / 2**30, 2) for kind, value in memory.items()},
-                'speed ratio': round(medians['literal'] / medians['fast'], 2),
-                'memory ratio': round(memory['fast'] / memory['literal'], 2),
+                'speed ratio': round(medians['reference'] / medians['fast'], 2),
+                'memory ratio': round(memory['fast'] / memory['reference'], 2),
             },
             indent=1,
         )

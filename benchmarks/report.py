@@ -1,18 +1,17 @@
-"""Results as tables, and the goals beside what was reached."""
+"""Results as tables and as files."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prettytable import PrettyTable, TableStyle
 
-from benchmarks.cases import BANDWIDTH_GOALS, GOAL_PRECISION, GOALS, Goal
-from coc_core.mm.errors import LaunchError
+from coc_core.errors import UserError
+from coc_core.files import write_bytes
 
 Row = Mapping[str, Any]
 
@@ -21,9 +20,9 @@ MODEL_COLUMNS = (
     'mode',
     'ms per batch (min..max)',
     'images/s',
-    'x literal (min..max)',
+    'x reference (min..max)',
     'peak MiB',
-    'of literal',
+    'of reference',
     'GFLOP',
     'parameters',
     'bound ms',
@@ -33,18 +32,17 @@ OPERATOR_COLUMNS = (
     'operator',
     'mode',
     'ms (min..max)',
-    'x literal (min..max)',
+    'x reference (min..max)',
     'peak MiB',
-    'of literal',
+    'of reference',
     'GFLOP',
     'MiB moved',
     'of copy bandwidth',
 )
-NOT_MEASURED = 'not measured'
 
 
 def render(results: Mapping[str, Any], *, markdown: bool) -> str:
-    """Return everything that was measured as text: the machine, the tables, the goals."""
+    """Return everything that was measured as text: the machine and the tables."""
     parts = [caption(results)]
     for kind, columns, cells in (
         ('model', MODEL_COLUMNS, _model_cells),
@@ -55,11 +53,6 @@ def render(results: Mapping[str, Any], *, markdown: bool) -> str:
             chosen = [row for row in rows if (row['case'], row['precision']) == case]
             title = ', '.join((*case, f'median of {len(chosen[0]["seconds"])} rounds'))
             parts.append(f'{title}\n\n{_table(columns, [cells(row) for row in chosen], markdown)}')
-    goals = goal_rows(results)
-    if goals:
-        header = ('goal', 'mode', 'wanted', 'reached', '')
-        device, precision = results['machine']['device'], GOAL_PRECISION[results['machine']['device']]
-        parts.append(f'Goals, {device}, {precision}\n\n{_table(header, [_goal_cells(g) for g in goals], markdown)}')
     return '\n\n'.join(parts)
 
 
@@ -75,52 +68,11 @@ def caption(results: Mapping[str, Any]) -> str:
     return f'{machine["device"]}: {hardware}; {machine["threads"]} threads; {versions}; {machine["date"]}.\n{rates}.'
 
 
-def goal_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return each goal with what was reached, None where the run has no such row; none where it has nothing of all."""
-    device = results['machine']['device']
-    goals = []
-    for goal in GOALS:
-        row = next((row for row in results['rows'] if _is_of(row, goal, GOAL_PRECISION[device])), None)
-        reached = None
-        if row is not None and row['speed_ratio'] is not None:
-            reached = row['speed_ratio']['median'] if goal.quantity == 'speed' else row['memory_ratio']
-        name = f'{goal.model}, {goal.size[0]}x{goal.size[1]}, {goal.quantity}'
-        goals.append(_goal(name, goal.mode, goal.values[device], reached, at_most=goal.quantity == 'memory'))
-    if device == 'cuda':
-        for row in results['rows']:
-            if row['kind'] == 'operator' and row['impl'] == 'auto':
-                wanted = BANDWIDTH_GOALS[row['fits_on_chip']]
-                name = f'{row["case"]}, {row["precision"]}, share of copy bandwidth'
-                goals.append(_goal(name, row['mode'], wanted, row['bandwidth_reached']))
-    return goals if any(goal['reached'] is not None for goal in goals) else []
-
-
-def _is_of(row: Row, goal: Goal, precision: str) -> bool:
-    return (row['name'], tuple(row['size']), row['mode'], row['precision']) == (
-        goal.model,
-        goal.size,
-        goal.mode,
-        precision,
-    )
-
-
-def _goal(name: str, mode: str, wanted: float, reached: float | None, at_most: bool = False) -> dict[str, Any]:
-    met = None if reached is None else (reached <= wanted if at_most else reached >= wanted)
-    return {'goal': name, 'mode': mode, 'wanted': wanted, 'at_most': at_most, 'reached': reached, 'met': met}
-
-
-def _goal_cells(goal: Row) -> list[str]:
-    wanted = f'{"<=" if goal["at_most"] else ">="} {goal["wanted"]:g}'
-    if goal['reached'] is None:
-        return [goal['goal'], goal['mode'], wanted, NOT_MEASURED, '']
-    return [goal['goal'], goal['mode'], wanted, f'{goal["reached"]:.2f}', 'met' if goal['met'] else 'missed']
-
-
 def _model_cells(row: Row) -> list[str]:
     return [
         row['name'],
         row['mode'],
-        _spread(row['seconds_per_batch'], 1e3),
+        _with_range(row['seconds_per_batch'], 1e3),
         f'{row["images_per_second"]:.1f}',
         _ratio(row),
         f'{row["peak_memory_bytes"] / 2**20:.0f}',
@@ -136,7 +88,7 @@ def _operator_cells(row: Row) -> list[str]:
     return [
         row['name'],
         'forward' if row['mode'] == 'eval' else 'forward and backward',
-        _spread(row['seconds_per_batch'], 1e3),
+        _with_range(row['seconds_per_batch'], 1e3),
         _ratio(row),
         f'{row["peak_memory_bytes"] / 2**20:.1f}',
         '' if row['memory_ratio'] is None else f'{row["memory_ratio"]:.2f}',
@@ -147,17 +99,16 @@ def _operator_cells(row: Row) -> list[str]:
 
 
 def _ratio(row: Row) -> str:
-    return '' if row['speed_ratio'] is None else _spread(row['speed_ratio'], 1, digits=2)
+    return '' if row['speed_ratio'] is None else _with_range(row['speed_ratio'], 1, digits=2)
 
 
-def _spread(values: Mapping[str, float], scale: float, digits: int = 1) -> str:
+def _with_range(values: Mapping[str, float], scale: float, digits: int = 1) -> str:
     median, low, high = (f'{values[key] * scale:.{digits}f}' for key in ('median', 'min', 'max'))
     return f'{median} ({low}..{high})'
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool) -> str:
-    # A last column of verdicts has no name, and prettytable wants each to have one.
-    table = PrettyTable([name or 'verdict' for name in header])
+    table = PrettyTable(header)
     table.set_style(TableStyle.MARKDOWN if markdown else TableStyle.SINGLE_BORDER)
     table.align = 'r'
     table.align[table.field_names[0]] = table.align['mode'] = 'l'
@@ -166,34 +117,28 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool)
 
 
 def check_writable(path: Path) -> None:
-    """Raise LaunchError unless a result can be written there."""
+    """Raise UserError unless a result can be written there."""
     if path.is_dir() or path.suffix != '.json' or not path.parent.is_dir():
-        raise LaunchError(f'--out {path}: name a .json file in a folder that exists.')
+        raise UserError(f'--out {path}: name a .json file in a folder that exists.')
     if not os.access(path.parent, os.W_OK):
-        raise LaunchError(f'--out {path}: its folder cannot be written to.')
+        raise UserError(f'--out {path}: its folder cannot be written to.')
 
 
 def write(results: Mapping[str, Any], path: Path) -> None:
-    """Write the results with their goals, whole or not at all.
+    """Write the results, whole or not at all.
 
     Raises:
-        LaunchError: The file cannot be written.
+        UserError: The file cannot be written.
     """
-    text = json.dumps({**results, 'goals': goal_rows(results)}, indent=1) + '\n'
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
-            beside = Path(folder) / path.name
-            beside.write_text(text)
-            os.replace(beside, path)
-    except OSError as error:
-        raise LaunchError(f'{path} cannot be written: {error.strerror}.') from error
+    text = json.dumps(results, indent=1) + '\n'
+    write_bytes(path, text.encode())
 
 
 def read(path: Path) -> dict[str, Any]:
     """Read results.
 
     Raises:
-        LaunchError: There are none.
+        UserError: There are none.
     """
     try:
         results: dict[str, Any] = json.loads(path.read_text())
@@ -201,5 +146,5 @@ def read(path: Path) -> dict[str, Any]:
         if not results['rows']:
             raise KeyError('rows')
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LaunchError(f'{path} holds no results of this tool.') from error
+        raise UserError(f'{path} holds no results of this tool.') from error
     return results

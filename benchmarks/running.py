@@ -11,8 +11,8 @@ import torch
 from benchmarks.candidates import Candidate, check_case, model_candidates, operator_candidates
 from benchmarks.cases import Case, ModelCase
 from benchmarks.machine import bounds, describe
-from benchmarks.measuring import interleave, paired_ratios, peak_memory, spread, warm_up
-from coc_core.mm.errors import LaunchError
+from benchmarks.measuring import interleave, median_and_range, paired_ratios, peak_memory, warm_up
+from coc_core.errors import UserError
 
 Row = dict[str, Any]
 
@@ -32,7 +32,7 @@ def run(
         cases: What is measured; the candidates of each take turns.
         precisions: Of autocast; the operator gets inputs of that type.
         impls: Of the clustering operator.
-        reference: Measure the literal model too.
+        reference: Measure the reference model too.
         device: Where.
         tell: Called with a line when something begins.
 
@@ -40,14 +40,14 @@ def run(
         ``machine``, ``bounds`` and ``rows``, all of plain values: see `docs/benchmarks.md`.
 
     Raises:
-        LaunchError: Something is unknown, impossible or not equal to the literal model.
+        UserError: Something is unknown, impossible or not equal to the reference model.
     """
     tell('the rates of the machine')
     limits = bounds(device, precisions)
     rows = []
     for case in cases:
         for precision in precisions:
-            tell(f'{case.label}, {precision}: equality with the literal form')
+            tell(f'{case.label}, {precision}: equality with the reference form')
             check_case(case, precision=precision, impls=impls, device=device)
             for mode in case.modes:
                 tell(f'{case.label}, {mode}, {precision}')
@@ -81,11 +81,11 @@ def _measure(candidates: Sequence[Candidate], case: Case, limits: dict[str, floa
         memory = {name: peak_memory(step, device) for name, step in steps.items()}
         seconds = interleave(steps, counts, case.rounds, device)
     except torch.OutOfMemoryError as error:
-        raise LaunchError(f'{case.label} needs more memory than there is: choose a smaller batch.') from error
+        raise UserError(f'{case.label} needs more memory than there is: choose a smaller batch.') from error
     rows = []
     for candidate in candidates:
         own = seconds[candidate.name]
-        took = spread(own)
+        took = median_and_range(own)
         bound = max(candidate.flops / limits['gemm'], candidate.bytes / limits['copy'])
         row = {
             'name': candidate.name,

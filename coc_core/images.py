@@ -8,25 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coc_core.errors import UserError
 from coc_core.ops.context import traced_by
 
 
 def check_images(images: Tensor, channels: int, smallest: int) -> None:
     """Raise ValueError unless images are floating [B, channels, H, W] with sides of at least ``smallest`` pixels."""
     if images.ndim != 4:
-        raise ValueError(f'images must be [B, {channels}, H, W]; got shape {list(images.shape)}.')
+        raise UserError(f'images must be [B, {channels}, H, W]; got shape {list(images.shape)}.')
     if images.shape[1] != channels:
-        raise ValueError(
+        raise UserError(
             f'images have {images.shape[1]} channels but the model was built with in_channels={channels}: '
             'convert them, or build the model with the right in_channels.'
         )
     if min(images.shape[-2:]) < smallest:
-        raise ValueError(
+        raise UserError(
             f'images of {images.shape[-2]}x{images.shape[-1]} pixels are smaller than the stem: '
             f'both sides must be at least {smallest}.'
         )
     if not images.is_floating_point():
-        raise ValueError(f'images must be floating point, scaled and normalised; got {images.dtype}.')
+        raise UserError(f'images must be floating point, scaled and normalized; got {images.dtype}.')
 
 
 def pad_to_multiple(images: Tensor, divisor: int) -> Tensor:

@@ -17,6 +17,7 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp, register_notrace_module, trunc_normal_
 from torch import Tensor, nn
 
+from coc_core.errors import UserError
 from coc_core.mixers import Clusters, same_shape
 from coc_core.ops.context import widen, without_autocast
 from coc_core.ops.dispatch import check_serves, choose
@@ -140,7 +141,7 @@ class ClusterMixer(nn.Module, Clustering):
         impl: See `coc_core.ops.cluster`.
 
     Raises:
-        ValueError: A name is unknown, or ``impl`` names fused code and a subclass overrides a step.
+        UserError: A name is unknown, or ``impl`` names fused code and a subclass overrides a step.
     """
 
     operation = 'mixer'
@@ -182,7 +183,7 @@ class ClusterMixer(nn.Module, Clustering):
         return choose(self, x).row.function(self, x, scale)
 
     def forward_plain(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """The layer as it is written on this page."""
+        """Return the layer as it is written on this page."""
         points, values = self.project(x)
         return self.project_back(self.cluster(points, values), scale)
 
@@ -203,7 +204,7 @@ class ClusterMixer(nn.Module, Clustering):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in STEPS and isinstance(value, (nn.Module, nn.Parameter)):
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__}.{name} is a step: PyTorch would keep a {type(value).__name__} of that name but '
                 f'never call it. Give it another name, and call it in a method {name}.'
             )
@@ -258,7 +259,7 @@ class RowwiseMlp(Mlp):  # type: ignore[misc]
         return choose(self, x).row.function(self, x, scale)
 
     def forward_plain(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """The layer in plain PyTorch."""
+        """Return the layer in plain PyTorch."""
         out: Tensor = super().forward(x)
         return out if scale is None else scale * out
 
@@ -279,7 +280,7 @@ class RowwiseMlp(Mlp):  # type: ignore[misc]
 
 @register_notrace_module
 class MapNorm(nn.GroupNorm):
-    """GroupNorm with one group over a channels-last map: every sample is normalised over H, W and C together.
+    """GroupNorm with one group over a channels-last map: every sample is normalized over H, W and C together.
 
     Args:
         dim: Channels of the map.
@@ -299,7 +300,7 @@ class MapNorm(nn.GroupNorm):
         return choose(self, x).row.function(self, x)
 
     def forward_plain(self, x: Tensor) -> Tensor:
-        """The layer in plain PyTorch."""
+        """Return the layer in plain PyTorch."""
         return to_channels_last(super().forward(to_channels_first(x).contiguous()))
 
     def own_parts(self) -> str:
@@ -331,7 +332,7 @@ def what_runs(layer: Any) -> str:
     """Return which implementation serves a layer on the device and in the precision of its parameters, and why."""
     try:
         choice = choose(layer, next((p.detach() for p in layer.parameters()), torch.empty(0)))
-    except ValueError as error:
+    except UserError as error:
         return str(error)
     return f'{choice.row.name}: {choice.why}'
 
@@ -377,7 +378,7 @@ class ContextClusterBlock(nn.Module):
 
 
 def init_linear(linear: nn.Linear) -> None:
-    """Truncated normal weights of standard deviation 0.02 and zero biases (the published initialisation)."""
+    """Give linear layers truncated normal weights of deviation 0.02 and zero biases (the published initialization)."""
     trunc_normal_(linear.weight, std=0.02)
     nn.init.zeros_(linear.bias)
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from coc_core.variants import did_you_mean
+from coc_core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from coc_core.variants import CoCConfig
@@ -72,11 +72,11 @@ def build_mixer(factory: MixerFactory, config: CoCConfig, stage: int) -> nn.Modu
         stage: Which of its stages the block is in.
 
     Raises:
-        ValueError: The factory is none, does not take these arguments, or makes no module.
+        UserError: The factory is none, does not take these arguments, or makes no module.
     """
     name = factory_name(factory)
     if isinstance(factory, nn.Module) or not callable(factory):
-        raise ValueError(
+        raise UserError(
             f'mixer={name} is no class: name a class or function that builds a mixer, as each block gets its own.'
         )
     numbers: dict[str, Any] = {
@@ -92,11 +92,11 @@ def build_mixer(factory: MixerFactory, config: CoCConfig, stage: int) -> nn.Modu
     options = {'denominator': config.denominator, 'impl': config.impl}
     numbers.update((k, v) for k, v in options.items() if k not in bound and (known is None or k in known))
     if config.denominator != 'similarity' and 'denominator' not in {**bound, **numbers}:
-        raise ValueError(f'{name} takes no denominator: it cannot be built with denominator={config.denominator!r}.')
+        raise UserError(f'{name} takes no denominator: it cannot be built with denominator={config.denominator!r}.')
     _check_call(factory, f'{name} cannot be built', **numbers)
     mixer = factory(**numbers)
     if not isinstance(mixer, nn.Module):
-        raise ValueError(f'mixer={name} returned {type(mixer).__name__}: a mixer must be an nn.Module.')
+        raise UserError(f'mixer={name} returned {type(mixer).__name__}: a mixer must be an nn.Module.')
     _check_call(mixer.forward, f'{name}.forward must take a map and the layer scale', None, None)
     if hasattr(mixer, 'impl') and 'impl' not in {**bound, **numbers}:
         mixer.impl = config.impl  # type: ignore[assignment]
@@ -107,17 +107,17 @@ def _check_call(function: Callable[..., Any], problem: str, *args: Any, **kwargs
     try:
         inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:
-        raise ValueError(f'{problem}: {error}.') from None
+        raise UserError(f'{problem}: {error}.') from None
 
 
 def same_shape(mixed: Tensor, x: Tensor, name: str) -> Tensor:
     """Return what a mixer made of a map.
 
     Raises:
-        ValueError: It is no map of the same shape.
+        UserError: It is no map of the same shape.
     """
     if mixed.shape != x.shape:
-        raise ValueError(
+        raise UserError(
             f'{name} returned {list(mixed.shape)} for a map {list(x.shape)}: a mixer returns a map of the same shape.'
         )
     return mixed
@@ -148,7 +148,7 @@ def check_arguments(factory: MixerFactory, numbers: dict[str, Any]) -> None:
     known = argument_names(factory)
     bound = getattr(factory, 'keywords', {})
     for argument in bound.keys() & numbers.keys():
-        raise ValueError(
+        raise UserError(
             f'{factory_name(factory)} was given {argument}={bound[argument]!r}, a number of its stage: '
             "change it by the variant's field."
         )
@@ -157,6 +157,6 @@ def check_arguments(factory: MixerFactory, numbers: dict[str, Any]) -> None:
             own = sorted(known - numbers.keys() - {'denominator', 'impl'})
             told = f'Beside the numbers of its stage it takes {", ".join(own) or "nothing"}.'
             what = 'It is a number of its stage, which every mixer is given.' if argument in numbers else told
-            raise ValueError(
+            raise UserError(
                 f'{factory_name(factory)} takes no argument {argument!r}.{did_you_mean(argument, own)} {what}'
             )

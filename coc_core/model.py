@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 import torch.fx
+from timm.layers import calculate_drop_path_rates
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
+from coc_core.errors import UserError
 from coc_core.images import append_coordinates, check_images, in_channels_last, pad_to_multiple
 from coc_core.layers import (
     ClusterMixer,
@@ -84,7 +86,7 @@ class ContextCluster(nn.Module):
             clustering layer, `coc_core.layers.ClusterMixer`.
 
     Raises:
-        ValueError: A stage index does not exist, or the mixer cannot be built.
+        UserError: A stage index does not exist, or the mixer cannot be built.
     """
 
     __prepare_scriptable__ = refuse_torchscript
@@ -112,9 +114,7 @@ class ContextCluster(nn.Module):
         self.num_features = self.head_hidden_size = config.dims[num_stages - 1]
 
         self.stem = nn.Conv2d(config.in_channels + 2, config.dims[0], kernel_size=STEM_STRIDE, stride=STEM_STRIDE)
-        total = sum(config.depths)
-        rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
-        drop_paths = [[next(rates) for _ in range(depth)] for depth in config.depths]
+        drop_paths = calculate_drop_path_rates(config.drop_path_rate, list(config.depths), stagewise=True)
         self.stages = nn.ModuleList(Stage(config, i, drop_paths[i], mixer) for i in range(num_stages))
         # What checkpoints may call the mixer.
         self.mixer_names = {type(module.mixer).__name__ for module in self.modules() if hasattr(module, 'mixer')}
@@ -137,17 +137,17 @@ class ContextCluster(nn.Module):
             global_pool: ``'avg'``, ``''`` for none, or None to leave the pooling as it is.
 
         Raises:
-            ValueError: ``num_classes`` is negative, the pooling is not known, or is left out before a head.
+            UserError: ``num_classes`` is negative, the pooling is not known, or is left out before a head.
         """
         if num_classes < 0:
-            raise ValueError(f'num_classes={num_classes} must not be negative.')
+            raise UserError(f'num_classes={num_classes} must not be negative.')
         if global_pool not in (None, '', 'avg'):
-            raise ValueError(f"global_pool={global_pool!r} is unknown: choose 'avg', the mean, or '' for none.")
+            raise UserError(f"global_pool={global_pool!r} is unknown: choose 'avg', the mean, or '' for none.")
         global_pool = self.global_pool if global_pool is None else global_pool
         if num_classes and not global_pool:
-            raise ValueError(f"global_pool='' leaves no vector for a head of num_classes={num_classes}: set it to 0.")
+            raise UserError(f"global_pool='' leaves no vector for a head of num_classes={num_classes}: set it to 0.")
         if num_classes and self.dense_indices:
-            raise ValueError(f'A dense backbone (dense_indices={self.dense_indices}) has no classifier.')
+            raise UserError(f'A dense backbone (dense_indices={self.dense_indices}) has no classifier.')
         self.num_classes = num_classes
         self.global_pool: str = global_pool
         self.head: nn.Module = nn.Identity()
@@ -177,7 +177,7 @@ class ContextCluster(nn.Module):
         """Yield the output of each stage, channels-last over the padded image: [B, H', W', C].
 
         Raises:
-            ValueError: The images are not floating [B, in_channels, H, W] with both sides at least 4.
+            UserError: The images are not floating [B, in_channels, H, W] with both sides at least 4.
         """
         check_images(images, self.config.in_channels, STEM_STRIDE)
         images = append_coordinates(pad_to_multiple(images, self.size_divisibility))
@@ -192,10 +192,10 @@ class ContextCluster(nn.Module):
         return x_BHWC[:, : -(-images.shape[-2] // stride), : -(-images.shape[-1] // stride)]
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Return the normalised map of the last stage, [B, dims[-1], ceil(H / stride), ceil(W / stride)].
+        """Return the normalized map of the last stage, [B, dims[-1], ceil(H / stride), ceil(W / stride)].
 
         Raises:
-            ValueError: See `stage_maps`.
+            UserError: See `stage_maps`.
         """
         *_, x = self.stage_maps(images)
         return to_channels_first(self._crop(self.norm(x), images, len(self.stages) - 1))
@@ -210,18 +210,18 @@ class ContextCluster(nn.Module):
         """[B, in_channels, H, W] -> logits [B, num_classes].
 
         Raises:
-            ValueError: See `stage_maps`.
+            UserError: See `stage_maps`.
         """
         return self.forward_head(self.forward_features(images))
 
     def forward_dense(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the normalised map of each stage in ``dense_indices``, [B, C, ceil(H / stride), ceil(W / stride)].
+        """Return the normalized map of each stage in ``dense_indices``, [B, C, ceil(H / stride), ceil(W / stride)].
 
         Raises:
-            ValueError: The model was built without ``dense_indices``, or see `stage_maps`.
+            UserError: The model was built without ``dense_indices``, or see `stage_maps`.
         """
         if not self.dense_indices:
-            raise ValueError('This model is a classifier: build it with dense_indices=(0, 1, 2, 3) for dense outputs.')
+            raise UserError('This model is a classifier: build it with dense_indices=(0, 1, 2, 3) for dense outputs.')
         return tuple(
             to_channels_first(self._crop(self.dense_norms[str(i)](x), images, i))
             for i, x in enumerate(self.stage_maps(images))
@@ -248,10 +248,10 @@ class ContextCluster(nn.Module):
             intermediates_only: Return the list alone instead of (final features, list).
 
         Raises:
-            ValueError: An index or format does not exist, or see `stage_maps`.
+            UserError: An index or format does not exist, or see `stage_maps`.
         """
         if output_fmt not in ('NCHW', 'NHWC'):
-            raise ValueError(f"output_fmt={output_fmt!r} must be 'NCHW' or 'NHWC'.")
+            raise UserError(f"output_fmt={output_fmt!r} must be 'NCHW' or 'NHWC'.")
         count = len(self.stages)
         chosen = resolve_indices(range(-indices, 0) if isinstance(indices, int) else indices, count)
         intermediates = []
@@ -282,19 +282,19 @@ def resolve_indices(indices: Sequence[int] | None, num_stages: int) -> tuple[int
     """Return stage indices in rising order, negative ones counted from the end; None means every stage.
 
     Raises:
-        ValueError: An index does not exist or is given twice.
+        UserError: An index does not exist or is given twice.
     """
     given = list(range(num_stages) if indices is None else indices)
     resolved = sorted(i + num_stages if i < 0 else i for i in given)
     if len(set(resolved)) != len(resolved) or any(not 0 <= i < num_stages for i in resolved):
-        raise ValueError(f'Stage indices {given} must be distinct and lie between 0 and {num_stages - 1}.')
+        raise UserError(f'Stage indices {given} must be distinct and lie between 0 and {num_stages - 1}.')
     return tuple(resolved)
 
 
 def create_model(
     name: str, *, num_classes: int = 1000, mixer: MixerFactory | None = None, **overrides: Any
 ) -> ContextCluster:
-    """Build a published variant, randomly initialised.
+    """Build a published variant, randomly initialized.
 
     Args:
         name: A key of `coc_core.VARIANTS`.
@@ -304,6 +304,6 @@ def create_model(
         **overrides: Fields of `CoCConfig` to replace.
 
     Raises:
-        ValueError: The variant, a field or an argument of the mixer is unknown, or a value is impossible.
+        UserError: The variant, a field or an argument of the mixer is unknown, or a value is impossible.
     """
     return ContextCluster(get_config(name).override(**overrides), num_classes=num_classes, mixer=mixer)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from coc_core.errors import UserError
 from coc_core.images import append_coordinates, pad_to_multiple
 from coc_core.model import ContextCluster
 from coc_core.ops import cluster
@@ -21,7 +22,7 @@ def classify_reference(model: ContextCluster, images: Tensor) -> Tensor:
     """Return what ``model(images)`` returns, up to rounding: logits [B, num_classes]. Sizes must divide.
 
     Raises:
-        ValueError: The model has a mixer that was not published.
+        UserError: The model has a mixer that was not published.
     """
     *_, x_BCHW = stage_maps_reference(model, images)
     pooled: Tensor = model.head_drop(_norm(model.norm, x_BCHW).mean(dim=(2, 3)))
@@ -33,7 +34,7 @@ def dense_reference(model: ContextCluster, images: Tensor) -> tuple[Tensor, ...]
     """Return what ``model.forward_dense(images)`` returns, up to rounding. Sizes must divide.
 
     Raises:
-        ValueError: The model has a mixer that was not published.
+        UserError: The model has a mixer that was not published.
     """
     maps = enumerate(stage_maps_reference(model, images))
     return tuple(_norm(model.dense_norms[str(i)], x) for i, x in maps if i in model.dense_indices)
@@ -43,7 +44,7 @@ def stage_maps_reference(model: ContextCluster, images: Tensor) -> Iterator[Tens
     """Yield the output of each stage, [B, C, H', W'] over the padded image.
 
     Raises:
-        ValueError: The model has a mixer that was not published.
+        UserError: The model has a mixer that was not published.
     """
     x_BCHW = model.stem(append_coordinates(pad_to_multiple(images, model.size_divisibility)))
     for stage in model.stages:
@@ -71,7 +72,7 @@ def _mix(mixer: Any, x_BCHW: Tensor) -> Tensor:
     name = type(mixer).__name__
     own = mixer.own_parts() if hasattr(mixer, 'own_parts') else 'it is another layer'
     if own:
-        raise ValueError(f'{name} has no published form, only the stock clustering layer has one: {own}.')
+        raise UserError(f'{name} has no published form, only the stock clustering layer has one: {own}.')
     weights, biases = mixer.points_values.weight[..., None, None].chunk(2), mixer.points_values.bias.chunk(2)
     points, values = (
         rearrange(F.conv2d(x_BCHW, weight, bias), 'b (k d) h w -> b h w k d', k=mixer.heads)

@@ -12,9 +12,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import adapt_input_conv, build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor
 
-from coc_core.checkpoints import fit, read
+from coc_core.checkpoints import load_content, read
 from coc_core.checkpoints.loading import agreed_denominator, check_mixer
-from coc_core.checkpoints.recognition import recognise
+from coc_core.checkpoints.origins import recognize
 from coc_core.mixers import MixerFactory
 from coc_core.model import ContextCluster
 from coc_core.variants import VARIANTS, get_config
@@ -58,7 +58,7 @@ def build_from_timm(
     """Build the variant ``arch`` from timm's argument names; other arguments are those of `coc_core.create_model`.
 
     Raises:
-        ValueError: An argument is unknown or impossible.
+        UserError: An argument is unknown or impossible.
     """
     config = get_config(arch).override(in_channels=in_chans, **overrides)
     model = ContextCluster(config, num_classes=num_classes, drop_rate=drop_rate, global_pool=global_pool, mixer=mixer)
@@ -70,7 +70,7 @@ def build_from_timm(
 def adapt_pretrained(
     state_dict: Mapping[str, Any], model: ContextCluster, file: str | None = None
 ) -> dict[str, Tensor]:
-    """Fit pretrained weights of any origin to a model, as timm asks for before it loads them.
+    """Bring pretrained weights of any origin into a model's form, as timm asks for before it loads them.
 
     The stem's image channels are adapted to the model's number by `timm.models.adapt_input_conv`, its coordinate
     channels stay; timm then drops the head where the number of classes differs.
@@ -81,7 +81,7 @@ def adapt_pretrained(
     """
     name = file or 'the pretrained weights'
     # timm hands over the tensors without the file's record of their denominator.
-    source = recognise(read(file) if file else state_dict, name)
+    source = recognize(read(file) if file else state_dict, name)
     agreed_denominator(model, source, name)
     check_mixer(model, source, name)
     weights = dict(source.weights)
@@ -90,7 +90,7 @@ def adapt_pretrained(
         adapted = adapt_input_conv(model.config.in_channels, image, base_chans=image.shape[1])
         weights['stem.weight'] = torch.cat([adapted, coordinates], dim=1)
     head = {key: value for key, value in model.state_dict().items() if key.startswith('head.')}
-    fit(model, {**weights, **source.unknown, **head}, name)
+    load_content(model, {**weights, **source.unknown, **head}, name)
     return weights
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from coc_core.errors import UserError, did_you_mean
 from coc_core.ops import check_denominator, check_impl
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class CoCConfig:
         impl: Implementation of the clustering operator, see `coc_core.ops.cluster`.
 
     Raises:
-        ValueError: A field has the wrong length or an impossible value.
+        UserError: A field has the wrong length or an impossible value.
     """
 
     depths: tuple[int, ...]
@@ -66,7 +66,7 @@ class CoCConfig:
             value = getattr(self, name)
             per_stage = tuple(value) if isinstance(value, Iterable) else (value,) * len(depths)
             if len(per_stage) != len(depths):
-                raise ValueError(
+                raise UserError(
                     f'{name}={value!r} has {len(per_stage)} entries but depths={depths} names {len(depths)} stages: '
                     'give one value for all stages or one for each.'
                 )
@@ -78,15 +78,15 @@ class CoCConfig:
         for name in integers:
             values = getattr(self, name)
             if not values or any(type(v) is not int or v < 1 for v in values):
-                raise ValueError(f'{name}={values} must hold positive integers, one for each stage.')
+                raise UserError(f'{name}={values} must hold positive integers, one for each stage.')
         if type(self.in_channels) is not int or self.in_channels < 1:
-            raise ValueError(f'in_channels={self.in_channels!r} must be a positive integer.')
+            raise UserError(f'in_channels={self.in_channels!r} must be a positive integer.')
         if any(int(dim * ratio) < 1 for dim, ratio in zip(self.dims, self.mlp_ratios, strict=True)):
-            raise ValueError(f'mlp_ratios={self.mlp_ratios} leave an MLP without hidden channels at dims={self.dims}.')
+            raise UserError(f'mlp_ratios={self.mlp_ratios} leave an MLP without hidden channels at dims={self.dims}.')
         check_denominator(self.denominator)
         check_impl(self.impl)
         if not 0.0 <= self.drop_path_rate < 1.0:
-            raise ValueError(f'drop_path_rate={self.drop_path_rate} must lie in [0, 1).')
+            raise UserError(f'drop_path_rate={self.drop_path_rate} must lie in [0, 1).')
 
     @property
     def num_stages(self) -> int:
@@ -108,7 +108,7 @@ class CoCConfig:
         """Return a copy with some fields replaced.
 
         Raises:
-            ValueError: A name is not a field of CoCConfig, or a value is impossible.
+            UserError: A name is not a field of CoCConfig, or a value is impossible.
         """
         return override_fields(self, overrides)
 
@@ -117,37 +117,31 @@ def override_fields(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Return a copy of an architecture's dataclass with some fields replaced.
 
     Raises:
-        ValueError: A name is not a field, or a value is impossible.
+        UserError: A name is not a field, or a value is impossible.
     """
     known = [f.name for f in fields(config)]
     for name in overrides:
         if name not in known:
-            raise ValueError(
+            raise UserError(
                 f'{type(config).__name__} has no field {name!r}.{did_you_mean(name, known)} Fields: {", ".join(known)}.'
             )
     return replace(config, **overrides)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the names nearest to ``name``, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f' Did you mean {" or ".join(repr(n) for n in near)}?' if near else ''
 
 
 def get_config(arch: str | Mapping[str, Any]) -> CoCConfig:
     """Return the published variant ``arch``, or the architecture that a mapping of CoCConfig fields describes.
 
     Raises:
-        ValueError: There is no such variant, or a field is unknown, missing or impossible.
+        UserError: There is no such variant, or a field is unknown, missing or impossible.
     """
     if isinstance(arch, Mapping):
         missing = [f.name for f in fields(CoCConfig) if f.default is MISSING and f.name not in arch]
         if missing:
-            raise ValueError(f'arch={dict(arch)} lacks the CoCConfig fields {", ".join(missing)}.')
+            raise UserError(f'arch={dict(arch)} lacks the CoCConfig fields {", ".join(missing)}.')
         required = {f.name: arch[f.name] for f in fields(CoCConfig) if f.default is MISSING}
         return CoCConfig(**required).override(**{k: v for k, v in arch.items() if k not in required})
     if arch not in VARIANTS:
-        raise ValueError(f'Unknown variant {arch!r}.{did_you_mean(arch, VARIANTS)} Variants: {", ".join(VARIANTS)}.')
+        raise UserError(f'Unknown variant {arch!r}.{did_you_mean(arch, VARIANTS)} Variants: {", ".join(VARIANTS)}.')
     return VARIANTS[arch]
 
 

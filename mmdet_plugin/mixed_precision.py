@@ -17,7 +17,7 @@ class Float32RoIExtractor(SingleRoIExtractor):  # type: ignore[misc]
     """
 
     def forward(self, feats: tuple[Tensor, ...], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
-        """Maps [B, C, H_i, W_i] and boxes [K, 5] (image index, x1, y1, x2, y2) -> float32 [K, C, size, size]."""
+        """Pool maps [B, C, H_i, W_i] and boxes [K, 5] (image index, x1, y1, x2, y2) -> float32 [K, C, size, size]."""
         return super().forward(tuple(feat.float().contiguous() for feat in feats), rois.float(), roi_scale_factor)
 
 
@@ -29,6 +29,6 @@ class Float32RPNHead(RPNHead):  # type: ignore[misc]
     """
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """A map [B, C, H, W] -> objectness [B, A, H, W] and box deltas [B, 4 A, H, W], float32."""
+        """Return a map [B, C, H, W] -> objectness [B, A, H, W] and box deltas [B, 4 A, H, W], float32."""
         objectness, deltas = super().forward_single(x)
         return objectness.float(), deltas.float()

@@ -7,9 +7,11 @@ check_openmmlab('mmengine', 'mmcv', 'mmpretrain')
 from mmpretrain.apis import ModelHub  # noqa: E402
 from mmpretrain.registry import MODELS  # noqa: E402
 
-from coc_core.mm.plugin import project_folder, register  # noqa: E402
+from coc_core.files import project_folder  # noqa: E402
+from coc_core.mm.plugin import register  # noqa: E402
+from mmpretrain_plugin.task import ClassificationTask  # noqa: E402
 
-register(MODELS)
+register(MODELS, ClassificationTask())
 # `mmpretrain.get_model` and `list_models` know the configs by name.
 ModelHub.register_model_index(
     project_folder() / 'configs' / 'classification' / 'metafile.yml', config_prefix=project_folder()

@@ -12,6 +12,7 @@ from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from coc_core.errors import UserError
 from pointcloud.registry import MODELS
 
 
@@ -37,7 +38,7 @@ class PointClsHead(nn.Module):
     ) -> None:
         super().__init__()
         if num_classes < 2:
-            raise ValueError(f'num_classes={num_classes} must be at least 2.')
+            raise UserError(f'num_classes={num_classes} must be at least 2.')
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         layers: list[nn.Module] = []
@@ -97,7 +98,7 @@ class PointCloudClassifier(BaseModel):
             logits: Tensor = self.head(features)
             return logits
         if mode not in ('loss', 'predict') or data_samples is None:
-            raise ValueError(f"mode={mode!r} must be 'tensor', or 'loss' or 'predict' with data_samples.")
+            raise UserError(f"mode={mode!r} must be 'tensor', or 'loss' or 'predict' with data_samples.")
         if mode == 'loss':
             losses: dict[str, Tensor] = self.head.loss(features, torch.cat([s.gt_label for s in data_samples]))
             return losses
@@ -129,7 +130,7 @@ def create_model(name: str, *, num_classes: int = 15, **overrides: Any) -> Point
         **overrides: Fields of `PointMLPConfig` to replace.
 
     Raises:
-        ValueError: The name or a field is unknown, or a value is impossible.
+        UserError: The name or a field is unknown, or a value is impossible.
     """
     backbone = dict(type='PointMLP', arch=name, **overrides)
     return PointCloudClassifier(backbone, dict(type='PointClsHead', num_classes=num_classes))

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from mmengine.dataset import BaseDataset
 
+from coc_core.errors import UserError
 from coc_core.mm.data_checks.images import Problem
 from coc_core.mm.data_checks.inspection import Inspection
-from coc_core.mm.errors import LaunchError
 from pointcloud.registry import DATASETS
 
 FILES = {
@@ -51,8 +51,8 @@ class ScanObjectNN(BaseDataset):
         lazy_init: See mmengine's `BaseDataset`.
 
     Raises:
-        LaunchError: The file is missing, cannot be read, or holds something else.
-        ValueError: An argument is unknown or impossible.
+        UserError: The file is missing, cannot be read, or holds something else.
+        UserError: An argument is unknown or impossible.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = dict(
@@ -79,7 +79,7 @@ class ScanObjectNN(BaseDataset):
         self.path = file_of(data_root, part, variant, folder)
         self.validation = dict(validation) if validation else None
         if self.validation and self.validation.get('keep') not in ('train', 'val'):
-            raise ValueError(f"validation={self.validation} must have keep='train' or keep='val'.")
+            raise UserError(f"validation={self.validation} must have keep='train' or keep='val'.")
         super().__init__(
             data_root=data_root,
             metainfo=metainfo,
@@ -94,11 +94,11 @@ class ScanObjectNN(BaseDataset):
         """Read the file: one dict with the label and the place in the file for each cloud."""
         content = read(self.path)
         if isinstance(content, Problem):
-            raise LaunchError(str(content))
+            raise UserError(str(content))
         self.points, labels = content
         problems = content_problems(self.path, self.points, labels, len(self.metainfo['classes']))
         if problems:
-            raise LaunchError(str(problems[0]))
+            raise UserError(str(problems[0]))
         # The workers share this array, and every epoch reads it.
         self.points.flags.writeable = False
         kept = np.arange(len(labels))
@@ -133,7 +133,7 @@ class ScanObjectNN(BaseDataset):
             what = f'holds clouds of {points.shape[1]} points, but the pipeline takes {taken}: lower its num_points'
             inspection.problems.append(Problem(str(path), what))
         if classes == cls.METAINFO['classes']:
-            # Only tools/check_data.py asks this: part of the data serves to try things out.
+            # Only tools/dataset_converters/check_data.py asks this: part of the data serves to try things out.
             inspection.samples.append(partial(count_problems, path, len(points), arguments))
         present = len(np.unique(labels))
         inspection.summary = f'{len(points)} clouds of {points.shape[1]} points, {present} of {len(classes)} classes'
@@ -144,12 +144,12 @@ def file_of(data_root: str, part: str, variant: str, folder: str | None) -> Path
     """Return the file of a variant.
 
     Raises:
-        ValueError: There is no such variant or part.
+        UserError: There is no such variant or part.
     """
     if variant not in FILES:
-        raise ValueError(f'variant={variant!r} is unknown: choose one of {", ".join(FILES)}.')
+        raise UserError(f'variant={variant!r} is unknown: choose one of {", ".join(FILES)}.')
     if part not in PARTS:
-        raise ValueError(f'part={part!r} is unknown: choose one of {", ".join(PARTS)}.')
+        raise UserError(f'part={part!r} is unknown: choose one of {", ".join(PARTS)}.')
     own_folder, ending = FILES[variant]
     return Path(osp.expanduser(data_root)) / (folder or own_folder) / f'{part}_objectdataset{ending}.h5'
 
@@ -209,7 +209,7 @@ def split(labels: np.ndarray, keep: str, fraction: float = 0.1, seed: int = 0) -
     """Return the indices of one side of a stratified split, in order; ``fraction`` is the validation side's share.
 
     Raises:
-        ValueError: The share leaves a class without a sample on a side.
+        UserError: The share leaves a class without a sample on a side.
     """
     from sklearn.model_selection import train_test_split
 

@@ -1,4 +1,4 @@
-"""How a cloud becomes groups: farthest point sampling, nearest neighbours, gathering. Indices carry no gradient.
+"""How a cloud becomes groups: farthest point sampling, nearest neighbors, gathering. Indices carry no gradient.
 
 Shape suffixes in this package: B clouds, N points, S anchors, K points of a group, C channels; G groups and P positions
 of all clouds.
@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._higher_order_ops.scan import scan
+
+from coc_core.errors import UserError
 
 
 @torch.no_grad()
@@ -50,7 +52,7 @@ def farthest_point_sample(points_BN3: Tensor, count: int) -> Tensor:
 
 
 def _sample_in_graph(points_BN3: Tensor, count: int) -> Tensor:
-    """The same as one operator with a loop inside: unrolled, an exported graph has thousands of nodes."""
+    """Return the same as one operator with a loop inside: unrolled, an exported graph has thousands of nodes."""
 
     def step(carry: tuple[Tensor, Tensor], _: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         distances_BN, last_B = carry
@@ -80,10 +82,10 @@ def nearest_neighbors(points_BN3: Tensor, anchors_BS3: Tensor, count: int) -> Te
     """Return the ``count`` points nearest to each anchor, in no order, by squared distance: int64 [B, S, count].
 
     Raises:
-        ValueError: The clouds have fewer points than that.
+        UserError: The clouds have fewer points than that.
     """
     if count > points_BN3.shape[1]:
-        raise ValueError(f'A group of {count} points needs clouds of as many; these have {points_BN3.shape[1]}.')
+        raise UserError(f'A group of {count} points needs clouds of as many; these have {points_BN3.shape[1]}.')
     # |a|^2 + |b|^2 - 2ab loses the digits of what is far from the origin; [B, S, N, 3] would be large.
     x_BSN, y_BSN, z_BSN = (anchors_BS3[:, :, None, axis] - points_BN3[:, None, :, axis] for axis in range(3))
     squares_BSN = x_BSN.square_().add_(y_BSN.square_()).add_(z_BSN.square_())

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coc_core.errors import UserError
 from pointcloud.layers import PointNorm, Stage
 from pointcloud.registry import MODELS
 from pointcloud.variants import PointMLPConfig, get_config
@@ -22,7 +23,7 @@ class PointMLP(nn.Module):
         **overrides: Fields of `PointMLPConfig` to replace, for example ``embed_dim=32``.
 
     Raises:
-        ValueError: An argument is unknown or impossible.
+        UserError: An argument is unknown or impossible.
     """
 
     override_names = frozenset(field.name for field in fields(PointMLPConfig))
@@ -52,10 +53,10 @@ class PointMLP(nn.Module):
         """Coordinates [B, N, 3] -> features [B, C].
 
         Raises:
-            ValueError: ``points`` has another shape, or fewer points than a group.
+            UserError: ``points`` has another shape, or fewer points than a group.
         """
         if points.ndim != 3 or points.shape[-1] != 3:
-            raise ValueError(f'points must be [B, N, 3]; got shape {list(points.shape)}.')
+            raise UserError(f'points must be [B, N, 3]; got shape {list(points.shape)}.')
         x = F.relu(self.norm(self.linear(points)))
         for stage in self.stages:
             points, x = stage(points, x)

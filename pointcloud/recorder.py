@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coc_core.errors import UserError
 from pointcloud.layers import ClusterBlock, Stage
 
 
@@ -46,19 +47,19 @@ class GroupSimilarityRecorder:
         block: Which of its clustering layers, likewise.
 
     Raises:
-        ValueError: The model has no clustering layers, or no such stage or block.
+        UserError: The model has no clustering layers, or no such stage or block.
     """
 
     def __init__(self, model: nn.Module, stage: int, block: int) -> None:
         stages = [module for module in model.modules() if isinstance(module, Stage)]
         if not -len(stages) <= stage < len(stages):
-            raise ValueError(f'stage {stage} does not exist: the model has the stages 0 to {len(stages) - 1}.')
+            raise UserError(f'stage {stage} does not exist: the model has the stages 0 to {len(stages) - 1}.')
         self._stage = stages[stage]
         blocks = [module for module in self._stage.pre_blocks if isinstance(module, ClusterBlock)]
         if not blocks:
-            raise ValueError('The model has no clustering layers: there are no similarities to look at.')
+            raise UserError('The model has no clustering layers: there are no similarities to look at.')
         if not -len(blocks) <= block < len(blocks):
-            raise ValueError(f'block {block} does not exist: stage {stage} has the blocks 0 to {len(blocks) - 1}.')
+            raise UserError(f'block {block} does not exist: stage {stage} has the blocks 0 to {len(blocks) - 1}.')
         self._block = blocks[block]
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._coordinates: Tensor | None = None
@@ -88,10 +89,10 @@ class GroupSimilarityRecorder:
         """Return what was recorded of one cloud of the batch.
 
         Raises:
-            ValueError: No forward ran within the context.
+            UserError: No forward ran within the context.
         """
         if self._coordinates is None or self._similarity is None:
-            raise ValueError('Nothing is recorded: run the model within the context of the recorder.')
+            raise UserError('Nothing is recorded: run the model within the context of the recorder.')
         coordinates = self._coordinates[cloud]
         _, members = self._stage.group(coordinates[None])
         return GroupSimilarities(coordinates, members[0], self._similarity[cloud])

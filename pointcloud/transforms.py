@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
 
+from coc_core.errors import UserError
 from pointcloud.registry import TRANSFORMS
 
 Sample = dict[str, Any]
@@ -21,19 +22,19 @@ class TakeFirstPoints:
         num_points: How many.
 
     Raises:
-        ValueError: When called: the cloud has fewer.
+        UserError: When called: the cloud has fewer.
     """
 
     def __init__(self, num_points: int) -> None:
         if num_points < 1:
-            raise ValueError(f'num_points={num_points} must be positive.')
+            raise UserError(f'num_points={num_points} must be positive.')
         self.num_points = num_points
 
     def __call__(self, sample: Sample) -> Sample:
         """Points [P, 3] -> [num_points, 3]."""
         points = sample['points']
         if len(points) < self.num_points:
-            raise ValueError(
+            raise UserError(
                 f'the cloud has {len(points)} points, fewer than num_points={self.num_points}: lower that number.'
             )
         return {**sample, 'points': points[: self.num_points]}
@@ -51,7 +52,7 @@ class RandomScaleShift:
     def __init__(self, scale: tuple[float, float] = (2 / 3, 3 / 2), shift: tuple[float, float] = (-0.2, 0.2)) -> None:
         for name, (low, high) in (('scale', scale), ('shift', shift)):
             if low > high:
-                raise ValueError(f'{name}={(low, high)} must be lowest, highest.')
+                raise UserError(f'{name}={(low, high)} must be lowest, highest.')
         self.scale = scale
         self.shift = shift
 
@@ -76,7 +77,7 @@ class PackPoints:
     """Makes what a model takes: ``inputs`` (float32 [P, 3]) and ``data_samples`` with ``gt_label`` (int64 [1])."""
 
     def __call__(self, sample: Sample) -> Sample:
-        """A sample's dict -> ``inputs`` and ``data_samples``."""
+        """Return a sample's dict -> ``inputs`` and ``data_samples``."""
         # A tensor of its own: torch must not be handed the stored array, which may not be written to.
         inputs = torch.tensor(sample['points'], dtype=torch.float32)
         element = BaseDataElement(metainfo={'sample': sample['sample'], 'place': sample['place']})

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coc_core.variants import did_you_mean, override_fields
+from coc_core.errors import UserError, did_you_mean
+from coc_core.variants import override_fields
 
 _PER_STAGE = ('dim_factors', 'anchors', 'pre_blocks', 'post_blocks')
 
@@ -29,7 +30,7 @@ class PointMLPConfig:
         clustering: Whether a clustering layer precedes each residual block over the points of a group.
 
     Raises:
-        ValueError: A field has the wrong length or an impossible value.
+        UserError: A field has the wrong length or an impossible value.
     """
 
     embed_dim: int = 64
@@ -47,15 +48,15 @@ class PointMLPConfig:
             value = getattr(self, name)
             per_stage = tuple(value) if isinstance(value, Iterable) else (value,) * stages
             if len(per_stage) != stages or any(type(v) is not int or v < 1 for v in per_stage):
-                raise ValueError(f'{name}={value!r} must hold a positive integer for each of the {stages} stages.')
+                raise UserError(f'{name}={value!r} must hold a positive integer for each of the {stages} stages.')
             object.__setattr__(self, name, per_stage)
         for name in ('embed_dim', 'neighbors'):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise ValueError(f'{name}={getattr(self, name)!r} must be a positive integer.')
+                raise UserError(f'{name}={getattr(self, name)!r} must be a positive integer.')
         if self.neighbors > min(self.anchors[:-1], default=self.neighbors):
-            raise ValueError(f'neighbors={self.neighbors} are more points than anchors={self.anchors} leave to group.')
+            raise UserError(f'neighbors={self.neighbors} are more points than anchors={self.anchors} leave to group.')
         if int(self.embed_dim * self.residual_expansion) < 1:
-            raise ValueError(f'residual_expansion={self.residual_expansion} leaves a block without hidden channels.')
+            raise UserError(f'residual_expansion={self.residual_expansion} leaves a block without hidden channels.')
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -69,7 +70,7 @@ class PointMLPConfig:
         """Return a copy with some fields replaced.
 
         Raises:
-            ValueError: A name is not a field, or a value is impossible.
+            UserError: A name is not a field, or a value is impossible.
         """
         return override_fields(self, overrides)
 
@@ -91,8 +92,8 @@ def get_config(arch: str) -> PointMLPConfig:
     """Return the published variant ``arch``.
 
     Raises:
-        ValueError: There is no such variant.
+        UserError: There is no such variant.
     """
     if arch not in VARIANTS:
-        raise ValueError(f'Unknown variant {arch!r}.{did_you_mean(arch, VARIANTS)} Variants: {", ".join(VARIANTS)}.')
+        raise UserError(f'Unknown variant {arch!r}.{did_you_mean(arch, VARIANTS)} Variants: {", ".join(VARIANTS)}.')
     return VARIANTS[arch]

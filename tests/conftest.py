@@ -26,7 +26,7 @@ _spec.loader.exec_module(fill)
 
 
 class Golden:
-    """Reads one golden case: its options, inputs, official state dict and expected outputs."""
+    """Reads one golden case: its options, inputs, published state dict and expected outputs."""
 
     def __init__(self, name: str) -> None:
         self.case = json.loads((GOLDEN / 'cases.json').read_text())[name]
@@ -47,7 +47,7 @@ class Golden:
         return torch.as_tensor(fill.parameter(key, tuple(shape)))
 
     @classmethod
-    def official_state_dict(cls, keys: str) -> dict[str, torch.Tensor]:
+    def published_state_dict(cls, keys: str) -> dict[str, torch.Tensor]:
         entries = json.loads((GOLDEN / f'keys_{keys}.json').read_text())
         return {key: cls.parameter(key, shape) for key, shape in entries}
 

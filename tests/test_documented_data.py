@@ -42,11 +42,11 @@ def draw(seed):
     image = Image.fromarray(rng.integers(0, 60, (120, 160, 3), dtype=np.uint8))
     labels = Image.new('L', image.size)
     x, y = (int(v) for v in rng.integers(5, 40, 2))
-    for label, box, colour in (
+    for label, box, color in (
         (1, (x, y, x + 45, y + 45), (230, 60, 60)),
         (2, (x + 60, y, x + 100, y + 40), (60, 90, 230)),
     ):
-        for canvas, fill in ((image, colour), (labels, label)):
+        for canvas, fill in ((image, color), (labels, label)):
             pen = ImageDraw.Draw(canvas)
             (pen.ellipse if label == 1 else pen.rectangle)(box, fill=fill)
     return image, labels

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from coc_core.mm import requirements
 
 ROOT = Path(__file__).parents[1]
-TOOL = ROOT / 'tools' / 'setup_environment.py'
+TOOL = ROOT / 'tools' / 'dev' / 'setup_environment.py'
 
 
 @pytest.fixture(scope='module')

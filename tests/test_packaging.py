@@ -35,7 +35,7 @@ def test_the_image_installs_the_project_from_all_that_the_package_needs(tmp_path
     builder = (ROOT / 'docker' / 'Dockerfile').read_text().split('AS builder')[1].split('FROM')[0]
     for line in re.findall(r'^COPY --chown=\S+ (.+)$', builder, re.MULTILINE):
         *sources, target = line.split()
-        (tmp_path / target).mkdir(exist_ok=True)
+        (tmp_path / target).mkdir(parents=True, exist_ok=True)
         for source in sources:
             shutil.copy(ROOT / source, tmp_path / target)
     for folders in re.findall(r'^RUN mkdir (.+)$', builder, re.MULTILINE):

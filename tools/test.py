@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Tests a checkpoint with any config of this project: `python tools/test.py CONFIG CHECKPOINT [--out FILE] ...`."""
+"""Test a checkpoint with any config of this project: `python tools/test.py CONFIG CHECKPOINT [--out FILE] ...`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coc_core.mm.entry import start
+from coc_core.errors import during
+from coc_core.mm.requirements import require
+
+require('mmengine')
+
+from coc_core.mm.cli import running, testing
+from coc_core.mm.cli.options import add_common_arguments
+from coc_core.mm.cli.start import run_tool
+from coc_core.mm.configs import load_config
+from coc_core.mm.hooks.checkpoint import LoadCheckpointHook
+from coc_core.mm.hooks.progress import ProgressBarHook
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
-    from coc_core.mm.launch import add_common_arguments
-
+    """Read the command line."""
     parser = argparse.ArgumentParser(description='Test a model.')
     parser.add_argument('config', help='the config file')
     parser.add_argument('checkpoint', help='the checkpoint file')
@@ -35,19 +43,19 @@ def parse_args() -> argparse.Namespace:
 
 
 def test(args: argparse.Namespace) -> None:
-    """Builds what the config describes, loads the checkpoint strictly and evaluates it."""
-    from coc_core.mm import launch, testing
-
-    cfg = launch.load_config(args.config, args.cfg_options)
-    testing.apply(cfg, args)
-    launch.prepare(cfg, args, ['test'])
-    runner = launch.build_runner(cfg, args.debug)
-    launch.build_loops(runner, ['test'])
-    testing.prepare_runner(runner, args)
-    metrics = runner.test()
+    """Build what the config describes, load the checkpoint strictly and evaluate it."""
+    cfg = load_config(args.config, args.cfg_options)
+    testing.apply_options(cfg, args)
+    running.prepare(cfg, args, ['test'])
+    runner = running.build_runner(cfg, args.config)
+    runner.register_hook(ProgressBarHook())
+    running.build_loops(runner, ['test'])
+    runner.register_hook(LoadCheckpointHook(args.checkpoint))
+    with during('testing'):
+        metrics = runner.test()
     testing.save_metrics(metrics, args)
     testing.compare_with_zoo(runner, metrics, args.config)
 
 
 if __name__ == '__main__':
-    sys.exit(start(test, parse_args))
+    sys.exit(run_tool(test, parse_args()))

@@ -13,16 +13,10 @@ from torch.distributed.run import main
 USER_MISTAKE = 2
 
 
-class _NoFailureReports(logging.Filter):
-    """Drops the agent's report that a process failed; an unexpected failure's table comes with the exception."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(('failed (exitcode', 'Sending process', 'Closing process'))
-
-
 if __name__ == '__main__':
-    for name in ('torch.distributed.elastic.multiprocessing.api', 'torch.distributed.elastic.agent.server.api'):
-        logging.getLogger(name).addFilter(_NoFailureReports())
+    # What they report of a failed process, the exception's table says again.
+    for name in ('multiprocessing.api', 'agent.server.api'):
+        logging.getLogger(f'torch.distributed.elastic.{name}').setLevel(logging.CRITICAL)
     try:
         main()
     except ChildFailedError as error:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains any config of this project: `python tools/train.py CONFIG [--work-dir DIR] [--resume] ...`."""
+"""Train any config of this project: `python tools/train.py CONFIG [--work-dir DIR] [--resume] ...`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coc_core.mm.entry import start
+from coc_core.errors import during
+from coc_core.mm.requirements import require
+
+require('mmengine')
+
+from coc_core.mm.cli import running, training
+from coc_core.mm.cli.options import add_common_arguments
+from coc_core.mm.cli.start import run_tool
+from coc_core.mm.configs import load_config
+from coc_core.mm.hooks.checkpoint import LoadCheckpointHook
+from coc_core.mm.hooks.progress import ProgressBarHook
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
-    from coc_core.mm.launch import add_common_arguments
-
+    """Read the command line."""
     parser = argparse.ArgumentParser(description='Train a model.')
     parser.add_argument('config', help='the config file')
     parser.add_argument(
@@ -40,18 +48,21 @@ def parse_args() -> argparse.Namespace:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Builds what the config describes and trains it."""
-    from coc_core.mm import launch, training
-
-    cfg = launch.load_config(args.config, args.cfg_options)
-    training.apply(cfg, args)
-    launch.prepare(cfg, args, ['train', 'val'])
+    """Build what the config describes and train it."""
+    cfg = load_config(args.config, args.cfg_options)
+    training.apply_options(cfg, args)
+    running.prepare(cfg, args, ['train', 'val'])
     checkpoint = training.apply_resume(cfg, args)
-    runner = launch.build_runner(cfg, args.debug)
-    launch.build_loops(runner, ['train', 'val'])
-    training.announce_start(runner, args.resume, checkpoint)
-    runner.train()
+    runner = running.build_runner(cfg, args.config)
+    runner.register_hook(ProgressBarHook())
+    running.build_loops(runner, ['train', 'val'])
+    loaded = training.starting_point(runner, args.resume, checkpoint)
+    if loaded is not None:
+        path, strict = loaded
+        runner.register_hook(LoadCheckpointHook(path, strict=strict))
+    with during('training'):
+        runner.train()
 
 
 if __name__ == '__main__':
-    sys.exit(start(train, parse_args))
+    sys.exit(run_tool(train, parse_args()))

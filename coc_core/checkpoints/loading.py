@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coc_core.checkpoints.layouts import LAYOUTS
+from coc_core.checkpoints.origins import Source, recognize
 from coc_core.checkpoints.reading import CheckpointError, read
-from coc_core.checkpoints.recognition import Source, recognise
 from coc_core.model import ContextCluster
 from coc_core.ops.regions import DENOMINATORS
 
-_CLASSIFIER = ('norm.weight', 'norm.bias', 'head.weight', 'head.bias')
 _MIXER = re.compile(r'(?:^|\.)stages\.\d+\.blocks\.\d+\.mixer\.')
-_STAGE = re.compile(r'^stages\.(\d+)\.(?:downsample\.(?:weight|bias)$|blocks\.\d+\.)')
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def load(
 ) -> Report:
     """Load a checkpoint file of this project or a published one into a model.
 
-    Published and own checkpoints of all four tasks are recognised by their content. Where the denominator that the
+    Published and own checkpoints of all four tasks are recognized by their content. Where the denominator that the
     weights were trained with can be seen, it must be the model's; where it cannot, the model's is assumed, and the
     report says so (files of March 2023 need a model built with ``denominator='count'``).
 
@@ -91,10 +90,10 @@ def load(
     Raises:
         CheckpointError: The file cannot be read, or does not fit; the model is as it was.
     """
-    return fit(model, read(path), str(path), strict=strict, ema=ema, prefix=prefix, fresh_mixers=fresh_mixers)
+    return load_content(model, read(path), str(path), strict=strict, ema=ema, prefix=prefix, fresh_mixers=fresh_mixers)
 
 
-def fit(
+def load_content(
     model: nn.Module,
     checkpoint: Any,
     name: str,
@@ -105,26 +104,26 @@ def fit(
     fresh_mixers: bool = False,
 ) -> Report:
     """Do as `load` does with what was read from a file; ``name`` is what messages call it."""
-    source = recognise(checkpoint, name, ema=ema, prefix=prefix)
+    source = recognize(checkpoint, name, ema=ema, prefix=prefix)
     model = _unwrapped(model)
     own = model.state_dict()
     if any(value.is_meta for value in own.values() if isinstance(value, Tensor)):
         raise CheckpointError(f'{name} cannot be loaded into a model on the meta device: call model.to_empty first.')
     trunk = _trunk(model)
-    if trunk is not None and source.task == 'other':
+    if trunk is not None and not source.origin.models:
         first = ', '.join(list(source.weights)[:3])
         raise CheckpointError(f'{name} holds no Context Cluster weights: its first names are {first}.')
     denominator, evidence = agreed_denominator(model, source, name)
     if trunk is not None and not fresh_mixers:
         check_mixer(trunk, source, name)
-    weights, unused = _place(source, own, trunk)
-    fresh = _fresh(source, own, weights)
+    weights, unused = source.origin.place(source, own, trunk)
+    fresh = source.origin.fresh(source, own, weights)
     if fresh_mixers:
         replaced = {key for key in weights if _MIXER.search(key) and not _alike(weights[key], own.get(key))}
         unused += tuple(sorted(replaced))
         weights = {key: value for key, value in weights.items() if key not in replaced}
         fresh = tuple(dict.fromkeys([*fresh, *(key for key in own if _MIXER.search(key) and key not in weights)]))
-    problems, unfit = _mismatches(own, weights, finite=source.task != 'other')
+    problems, unfit = _mismatches(own, weights, finite=source.origin.finite)
     problems += _left_over(source.unknown)
     if problems and strict:
         raise CheckpointError(_misfit(name, source, problems, own, weights))
@@ -133,7 +132,7 @@ def fit(
     problems += _take_over(model, own, taken, told, lambda found: _misfit(name, source, found, own, weights), strict)
     return Report(
         name=name,
-        origin=source.origin,
+        origin=source.title,
         loaded=len(taken.keys() & own.keys()),
         translated=source.translated,
         fresh=fresh,
@@ -192,45 +191,6 @@ def agreed_denominator(model: nn.Module, source: Source, name: str) -> tuple[str
             f'with denominator={own!r}: build it with denominator={trained.name!r}.'
         )
     return own, trained.evidence
-
-
-def _place(
-    source: Source, own: Mapping[str, Tensor], trunk: ContextCluster | None
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Give weights the model's names; return them and the names that have no place in it by design."""
-    if source.task in ('points', 'other'):
-        return dict(source.weights), ()
-    whole = any(key.startswith('backbone.stages.') for key in own)
-    start = 'backbone.' if whole else ''
-    placed: dict[str, Tensor] = {}
-    unused: list[str] = []
-    for key, value in source.weights.items():
-        in_trunk = key.startswith(('stem.', 'stages.', 'norm.', 'dense_norms.'))
-        name = start + key if in_trunk else key
-        if whole and key.startswith('head.') and 'head.fc.weight' in own:
-            name = key.replace('head.', 'head.fc.', 1)
-        stage = _STAGE.match(key)
-        beyond = stage and trunk is not None and len(trunk.stages) <= int(stage[1]) < trunk.config.num_stages
-        unbuilt = key in _CLASSIFIER and source.task == 'classification'
-        other_part = not whole and not in_trunk and source.task in ('detection', 'segmentation')
-        norm = re.match(r'dense_norms\.(\d+)\.', key)
-        unread = norm and trunk is not None and trunk.dense_indices and int(norm[1]) < trunk.config.num_stages
-        if name not in own and (beyond or unbuilt or other_part or (unread and not whole)):
-            unused.append(key)
-        else:
-            placed[name] = value
-    return placed, tuple(unused)
-
-
-def _fresh(source: Source, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The model's names that may keep their initial values."""
-    bare = any(key.startswith('stages.') for key in own)
-    no_norms = bare and source.task in ('classification', 'backbone') and not any('dense_norms.' in k for k in weights)
-    return tuple(
-        key
-        for key in own
-        if key not in weights and (key.endswith('num_batches_tracked') or (no_norms and key.startswith('dense_norms.')))
-    )
 
 
 def _mismatches(
@@ -300,14 +260,15 @@ def _misfit(
     advice = 'build the model that the checkpoint belongs to, or name a checkpoint of this one'
     odd = [key for key in {**own, **weights} if not (key in own and _alike(own[key], weights.get(key)))]
     differing = [key for key in own if key in weights and own[key].shape != weights[key].shape]
-    if whole and source.task in ('classification', 'backbone') and 'head.fc.weight' not in own:
+    is_classifier = any(layout.classifier and f'{layout.classifier}weight' in own for layout in LAYOUTS.values())
+    if whole and source.origin.starts_a_backbone(source) and not is_classifier:
         advice = 'start its backbone from such a file by backbone.init_cfg=dict(type="Pretrained", checkpoint=...)'
     elif differing and all(re.match(r'head\.(fc\.)?(weight|bias)$', key) for key in differing):
         classes = len(weights[differing[0]])
         advice = f'build it with num_classes={classes}, or with num_classes=0 and call reset_classifier after loading'
     elif odd and all(_MIXER.search(key) for key in odd):
         advice = 'build it with the mixer of these weights, or allow it to start from them with fresh_mixers=True'
-    return f'{name} ({source.origin}) does not fit the model: {"; ".join(problems)}. To mend it, {advice}.'
+    return f'{name} ({source.title}) does not fit the model: {"; ".join(problems)}. To mend it, {advice}.'
 
 
 def _sentences(*listed: tuple[list[str], str]) -> list[str]:

@@ -19,6 +19,8 @@ import safetensors
 import safetensors.torch
 import torch
 
+from coc_core.errors import UserError
+
 _DAMAGES = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, MemoryError,
     zipfile.BadZipFile, zlib.error, struct.error,
@@ -27,7 +29,7 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 _HISTORY_MODULE = 'mmengine.logging.history_buffer'
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint cannot be read or does not fit, told in one sentence."""
 
 
@@ -178,6 +180,20 @@ def _check_sums(file: Path) -> None:
         # Torch writes zero for all of them where checksums are switched off.
         if any(part.CRC for part in archive.infolist()) and archive.testzip() is not None:
             raise OSError('checksum')
+
+
+def check_file(path: Path) -> None:
+    """Check, without reading it whole, that a file can be a checkpoint.
+
+    Raises:
+        CheckpointError: It does not exist, is a folder, or is empty.
+    """
+    if path.is_dir():
+        raise CheckpointError(f'{path} is a folder, where a checkpoint file is expected.')
+    if not path.is_file():
+        raise CheckpointError(f'The checkpoint {path} does not exist.')
+    if path.stat().st_size == 0:
+        raise CheckpointError(f'The checkpoint {path} is empty.')
 
 
 def is_whole(path: str | Path) -> bool:

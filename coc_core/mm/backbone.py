@@ -15,8 +15,8 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from coc_core import checkpoints
+from coc_core.errors import UserError
 from coc_core.mixers import MixerFactory
-from coc_core.mm.errors import LaunchError
 from coc_core.mm.safe_loading import install_safe_loader
 from coc_core.model import ContextCluster, resolve_indices
 from coc_core.variants import CoCConfig, get_config
@@ -37,14 +37,14 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
         mixer: A mixer of your own in the place of the clustering layer, ``dict(type='MyMixer', temperature=2.0)``: a
             name in a registry of models (or a class) and arguments beside the numbers of its stage (`coc_core.mixers`).
         grad_checkpointing: Recompute activations in backward to save memory.
-        init_cfg: mmengine's initialisation. ``dict(type='Pretrained', checkpoint=..., prefix=...)`` loads strictly:
+        init_cfg: mmengine's initialization. ``dict(type='Pretrained', checkpoint=..., prefix=...)`` loads strictly:
             every weight but the fresh dense norms must come from the file, this project's or a published one of
             any task (`coc_core.checkpoints.load`); ``fresh_mixers=True`` lets those that only this mixer has start
             fresh.
         **overrides: Fields of `CoCConfig` to replace, for example ``center_grid=5`` or ``drop_path_rate=0.1``.
 
     Raises:
-        ValueError: An argument is unknown or impossible.
+        UserError: An argument is unknown or impossible.
     """
 
     override_names = frozenset(field.name for field in fields(CoCConfig))
@@ -63,16 +63,16 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
         **overrides: Any,
     ) -> None:
         if output_norm not in OUTPUT_NORMS:
-            raise ValueError(f'output_norm={output_norm!r} is unknown: choose one of {", ".join(OUTPUT_NORMS)}.')
+            raise UserError(f'output_norm={output_norm!r} is unknown: choose one of {", ".join(OUTPUT_NORMS)}.')
         config = get_config(arch).override(**overrides)
         self_indices = resolve_indices(out_indices, config.num_stages)
         if output_norm == 'classification' and self_indices[-1:] != (config.num_stages - 1,):
-            raise ValueError(
+            raise UserError(
                 f'out_indices={tuple(out_indices)} must contain the last stage {config.num_stages - 1} '
                 "when output_norm='classification'."
             )
         if not -1 <= frozen_stages <= config.num_stages:
-            raise ValueError(f'frozen_stages={frozen_stages} must lie between -1 and {config.num_stages}.')
+            raise UserError(f'frozen_stages={frozen_stages} must lie between -1 and {config.num_stages}.')
         dense_indices = self_indices if output_norm == 'dense' else ()
         factory = None if mixer is None else _mixer_factory(mixer)
         super().__init__(config, num_classes=0, dense_indices=dense_indices, mixer=factory)
@@ -104,10 +104,10 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
         return tuple(outputs)
 
     def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says.
+        """Initialize as ``init_cfg`` says.
 
         Raises:
-            LaunchError: A pretrained checkpoint is not there.
+            UserError: A pretrained checkpoint is not there.
             CheckpointError: It cannot be read, does not hold every weight of this backbone, or holds others.
         """
         if self.init_cfg is None or self.init_cfg.get('type') != 'Pretrained':
@@ -115,15 +115,15 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
             return
         path = self.init_cfg['checkpoint']
         if '://' not in path and not osp.isfile(osp.expanduser(path)):
-            raise LaunchError(
+            raise UserError(
                 f'The pretrained checkpoint {path} does not exist: put it there, name another one with `--cfg-options '
                 'model.backbone.init_cfg.checkpoint=...`, or set model.backbone.init_cfg=None to start from random '
                 'weights.'
             )
         known = {'type', 'checkpoint', 'prefix', 'map_location', 'fresh_mixers'}
         for key in self.init_cfg.keys() - known:
-            raise LaunchError(f'model.backbone.init_cfg has no key {key!r}: choose from {", ".join(sorted(known))}.')
-        report = checkpoints.fit(
+            raise UserError(f'model.backbone.init_cfg has no key {key!r}: choose from {", ".join(sorted(known))}.')
+        report = checkpoints.load_content(
             self,
             _read(path),
             path,
@@ -135,9 +135,9 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
 
 
 def _mixer_factory(cfg: Mapping[str, Any]) -> MixerFactory:
-    """What builds the mixer that a config describes."""
+    """Return what builds the mixer that a config describes."""
     if not isinstance(cfg, Mapping) or 'type' not in cfg:
-        raise ValueError(f"mixer={cfg!r} names no mixer: say mixer=dict(type='MyMixer', ...).")
+        raise UserError(f"mixer={cfg!r} names no mixer: say mixer=dict(type='MyMixer', ...).")
     arguments = dict(cfg)
     kind = arguments.pop('type')
     factory = kind
@@ -145,7 +145,7 @@ def _mixer_factory(cfg: Mapping[str, Any]) -> MixerFactory:
         with MODELS.switch_scope_and_registry(None) as registry:
             factory = registry.get(kind)
     if factory is None:
-        raise ValueError(
+        raise UserError(
             f'The mixer {kind!r} is in no registry: decorate its class with mmengine.registry.MODELS.register_module() '
             "and name its module in the config's custom_imports."
         )
@@ -153,7 +153,7 @@ def _mixer_factory(cfg: Mapping[str, Any]) -> MixerFactory:
 
 
 def _read(path: str) -> Any:
-    """A local file, whoever registered the loaders; an address by mmengine's loader for its kind."""
+    """Return a local file, whoever registered the loaders; an address by mmengine's loader for its kind."""
     if '://' not in path:
         return checkpoints.read(path)
     install_safe_loader()

@@ -9,6 +9,8 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from timm.models import group_parameters
 from torch import nn
 
+from coc_core.errors import UserError
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):  # type: ignore[misc]
@@ -19,7 +21,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):  # type
     entries of ``paramwise_cfg`` give it; necks and heads learn at the full rate (timm's `param_groups_layer_decay`).
 
     Raises:
-        ValueError: When called: there is no ``layer_decay_rate`` in (0, 1], or the backbone does not say which layer
+        UserError: When called: there is no ``layer_decay_rate`` in (0, 1], or the backbone does not say which layer
             its parameters are of (timm's ``group_matcher``).
     """
 
@@ -32,10 +34,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):  # type
             return
         rate = self.paramwise_cfg.get('layer_decay_rate')
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
-            raise ValueError(f'paramwise_cfg.layer_decay_rate={rate!r} must be a number in (0, 1].')
+            raise UserError(f'paramwise_cfg.layer_decay_rate={rate!r} must be a number in (0, 1].')
         backbone = getattr(module, 'backbone', None)
         if backbone is None or not hasattr(backbone, 'group_matcher'):
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__} needs a backbone that sorts its parameters into layers (group_matcher), as '
                 f'ContextCluster does; the model has {type(backbone).__name__}.'
             )

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mmengine.registry import Registry
 
-from coc_core.mm import cluster_visualization, layer_decay, progress  # noqa: F401  registers them
+from coc_core.mm import layer_decay  # noqa: F401  registers it
 from coc_core.mm.backbone import ContextClusterBackbone
+from coc_core.mm.hooks import clusters, progress  # noqa: F401  registers them
 from coc_core.mm.safe_loading import install_safe_loader
+from coc_core.mm.task import Task, register_task
 
 
-def register(models: Registry) -> None:
-    """Register the backbone as ``ContextCluster`` in ``models`` and make loading checkpoints safe."""
+def register(models: Registry, task: Task) -> None:
+    """Register a task and, in ``models``, the backbone as ``ContextCluster``; make loading checkpoints safe."""
+    register_task(task)
     models.register_module(name='ContextCluster', module=ContextClusterBackbone)
     install_safe_loader()
-
-
-def project_folder() -> Path:
-    """Return the folder that holds ``configs/`` and ``model-index.yml``: the checkout, or a wheel's copy of them."""
-    package = Path(__file__).parents[1]
-    return package.parent if (package.parent / 'model-index.yml').is_file() else package / '.mim'

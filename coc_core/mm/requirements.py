@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module, metadata
 from importlib.util import find_spec
+
+from coc_core.errors import UserError
 
 # import name: (distribution and version of the OneDL family, of the upstream family)
 _DISTRIBUTIONS = {
@@ -17,25 +20,35 @@ _NEED_OPERATORS = frozenset({'mmcv', 'mmdet', 'mmseg'})
 _NEED_MMCV = frozenset({'mmpretrain', *_NEED_OPERATORS})
 
 
+class MissingPackage(UserError, ImportError):
+    """A package is missing or unusable; the sentence names the command that mends it."""
+
+
+def require(*packages: str) -> None:
+    """Check a tool's packages before it imports them; end the program with one sentence where they are not usable."""
+    try:
+        check_openmmlab(*packages)
+    except MissingPackage as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
 def check_openmmlab(*packages: str) -> None:
-    """Checks that OpenMMLab packages are there and usable, with what they themselves build on.
+    """Check that packages are there and usable, with what they themselves build on.
 
     Args:
-        packages: Import names out of mmengine, mmcv, mmpretrain, mmdet, mmseg; mmcv, mmdet and mmseg also ask for
-            mmcv's compiled operators.
+        packages: Import names; of OpenMMLab's, mmcv, mmdet and mmseg also ask for mmcv's compiled operators.
 
     Raises:
-        ValueError: A name is none of those.
-        ImportError: A package is missing or unusable; the message names the command that mends it.
+        MissingPackage: A package is missing or unusable.
     """
-    unknown = [name for name in packages if name not in _DISTRIBUTIONS]
-    if unknown:
-        raise ValueError(f'{unknown[0]!r} is none of the OpenMMLab packages {", ".join(_DISTRIBUTIONS)}.')
-    _check_one_family()
-    wanted = dict.fromkeys(['mmengine', *(['mmcv'] if _NEED_MMCV.intersection(packages) else []), *packages])
+    wanted = dict.fromkeys(packages)
+    if _DISTRIBUTIONS.keys() & wanted:
+        _check_one_family()
+        wanted = dict.fromkeys(['mmengine', *(['mmcv'] if _NEED_MMCV.intersection(packages) else []), *packages])
     for name in wanted:
         if find_spec(name) is None:
-            raise ImportError(f'{name} is not installed: run `make setup` or `{_install_command(name)}`.')
+            raise MissingPackage(f'{name} is not installed: run `make setup` or `{_install_command(name)}`.')
     if _NEED_OPERATORS.intersection(packages):
         _check_operators()
 
@@ -57,7 +70,7 @@ def _check_one_family() -> None:
         return
     owned = [name for name, pair in _DISTRIBUTIONS.items() if pair[0].split('==')[0] in onedl]
     repair = ' '.join(_DISTRIBUTIONS[name][0] for name in owned)
-    raise ImportError(
+    raise MissingPackage(
         f'Both OpenMMLab families are installed ({", ".join(onedl)} beside {", ".join(upstream)}) and overwrite each '
         f"other's files: run `pip uninstall -y {' '.join(upstream + onedl)}` and then "
         f'`pip install --no-deps --no-build-isolation {repair}`.'
@@ -71,18 +84,20 @@ def _check_operators() -> None:
         # A module missing underneath mmcv is another defect than missing operators and names itself.
         if error.name != 'mmcv._ext':
             raise
-        raise ImportError(
+        raise MissingPackage(
             'mmcv is installed without its compiled operators, which detection and segmentation need: '
             f'run `make setup` or {_rebuild_commands()}.'
         ) from None
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackage(
             f"mmcv's compiled operators do not fit the installed torch ({error}): "
             f'run `make setup` or {_rebuild_commands()}.'
         ) from error
 
 
 def _install_command(name: str) -> str:
+    if name not in _DISTRIBUTIONS:
+        return f'pip install {name}'
     requirement = _DISTRIBUTIONS[name][_family()]
     # pip's isolated build finds no torch and then makes an mmcv without operators, silently.
     return f'pip install --no-deps --no-build-isolation {requirement}'

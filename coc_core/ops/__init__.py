@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from coc_core.errors import UserError
 from coc_core.ops import plain
 from coc_core.ops.context import traced_by
 from coc_core.ops.dispatch import Call, check_impl, implementations, select
@@ -57,13 +58,13 @@ def cluster(
         A tensor like ``values``, [B, H, W, heads, D'].
 
     Raises:
-        ValueError: Shapes do not go together, the map does not divide into regions, a name is unknown, or the
+        UserError: Shapes do not go together, the map does not divide into regions, a name is unknown, or the
             implementation that was named does not take the call.
     """
     if points.shape[:-1] != values.shape[:-1]:
-        raise ValueError(f'points {list(points.shape)} and values {list(values.shape)} must be maps of the same size.')
+        raise UserError(f'points {list(points.shape)} and values {list(values.shape)} must be maps of the same size.')
     if points.dtype != values.dtype:
-        raise ValueError(f'points are {points.dtype} and values {values.dtype}: they must have one type.')
+        raise UserError(f'points are {points.dtype} and values {values.dtype}: they must have one type.')
     check_denominator(denominator)
     check_impl(impl)
     region_size(points, region_grid)
@@ -91,7 +92,7 @@ def assign(points: Tensor, alpha: Tensor, beta: Tensor, *, center_grid: Grid, re
         int64 [B, H, W, heads]: index of the center within the point's region, row by row from 0.
 
     Raises:
-        ValueError: ``points`` is not of rank 5 or does not divide into regions.
+        UserError: ``points`` is not of rank 5 or does not divide into regions.
     """
     steps = plain.steps(alpha, beta, center_grid=center_grid, region_grid=region_grid)
     return steps.find_clusters(points).center

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from coc_core.errors import UserError
 from coc_core.ops import mlp, norm, plain, reference, triton
 from coc_core.ops.context import autocast_dtype, traced_by
 from coc_core.ops.cpu import mixer as cpu_mixer
@@ -113,10 +114,10 @@ def register(row: Row) -> None:
         row: Its function is called as `coc_core.ops.cluster` without ``impl``.
 
     Raises:
-        ValueError: There is one of that name.
+        UserError: There is one of that name.
     """
     if row.name in implementations():
-        raise ValueError(f'There is an implementation {row.name!r}: choose another name.')
+        raise UserError(f'There is an implementation {row.name!r}: choose another name.')
     TABLE['cluster'] += (row,)
     TABLE['mixer'] += (replace(row, function=partial(plain.around, row.function)),)
 
@@ -139,21 +140,21 @@ class Choice(NamedTuple):
 def check_impl(impl: str) -> None:
     """Raise ValueError unless ``impl`` is ``'auto'`` or the name of an implementation."""
     if impl != 'auto' and impl not in implementations():
-        raise ValueError(f'impl={impl!r} is unknown: choose one of auto, {", ".join(implementations())}.')
+        raise UserError(f'impl={impl!r} is unknown: choose one of auto, {", ".join(implementations())}.')
 
 
 def check_serves(impl: str, changed: str) -> None:
     """Raise ValueError unless ``impl`` is known and serves a layer of which ``changed`` is not the stock one's."""
     check_impl(impl)
     if changed and impl not in ('auto', 'plain'):
-        raise ValueError(f'impl={impl!r} does not know that {changed}: {_INSTEAD}.')
+        raise UserError(f'impl={impl!r} does not know that {changed}: {_INSTEAD}.')
 
 
 def select(operation: str, impl: str, call: Call) -> Row:
     """Return the first row for a call.
 
     Raises:
-        ValueError: The row of the name ``impl`` does not take it.
+        UserError: The row of the name ``impl`` does not take it.
     """
     if impl == 'auto':
         return next(row for row in TABLE[operation] if not row.misfit(call))
@@ -163,7 +164,7 @@ def select(operation: str, impl: str, call: Call) -> Row:
         # They are PyTorch in pieces, for which compilers have an answer of their own.
         return plain_row(operation)
     if misfit:
-        raise ValueError(f'impl={impl!r} {misfit}: {_INSTEAD}.')
+        raise UserError(f'impl={impl!r} {misfit}: {_INSTEAD}.')
     return row
 
 
@@ -184,7 +185,7 @@ def choose(layer: Any, x: Tensor) -> Choice:
     would not know, in words, or '').
 
     Raises:
-        ValueError: The implementation that was asked for does not take the input.
+        UserError: The implementation that was asked for does not take the input.
     """
     if layer.impl == 'plain':
         return Choice(plain_row(layer.operation), "impl='plain' was asked for")

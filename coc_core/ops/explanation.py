@@ -51,7 +51,7 @@ def set_implementation(model: nn.Module, impl: str) -> None:
     """Have all layers of a model that know several implementations use this one, as if built with ``impl``.
 
     Raises:
-        ValueError: The name is neither ``'auto'`` nor in `coc_core.ops.implementations`.
+        UserError: The name is neither ``'auto'`` nor in `coc_core.ops.implementations`.
     """
     check_impl(impl)
     for layer in model.modules():

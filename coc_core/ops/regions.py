@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from coc_core.errors import UserError
+
 Grid = int | tuple[int, int]
 Pair = tuple[int, int]
 
@@ -24,18 +26,18 @@ NORM_EPS = 1e-12
 def check_denominator(denominator: str) -> None:
     """Raise ValueError unless ``denominator`` is a known one."""
     if denominator not in DENOMINATORS:
-        raise ValueError(f'denominator={denominator!r} is unknown: choose one of {", ".join(DENOMINATORS)}.')
+        raise UserError(f'denominator={denominator!r} is unknown: choose one of {", ".join(DENOMINATORS)}.')
 
 
 def as_pair(grid: Grid, name: str) -> Pair:
     """Return ``grid`` as (rows, columns).
 
     Raises:
-        ValueError: ``grid`` is neither a positive integer nor a pair of them.
+        UserError: ``grid`` is neither a positive integer nor a pair of them.
     """
     pair = (grid, grid) if isinstance(grid, int) else tuple(grid)
     if len(pair) != 2 or any(type(n) is not int or n < 1 for n in pair):
-        raise ValueError(f'{name}={grid!r} must be a positive integer or a (rows, columns) pair of them.')
+        raise UserError(f'{name}={grid!r} must be a positive integer or a (rows, columns) pair of them.')
     return pair[0], pair[1]
 
 
@@ -43,14 +45,14 @@ def region_size(x_BHWKD: Tensor, region_grid: Grid) -> Pair:
     """Return the rows and columns of one region of a map.
 
     Raises:
-        ValueError: The tensor is not of rank 5, or its map does not divide into the regions.
+        UserError: The tensor is not of rank 5, or its map does not divide into the regions.
     """
     if x_BHWKD.ndim != 5:
-        raise ValueError(f'points must be [B, H, W, heads, D]; got shape {list(x_BHWKD.shape)}.')
+        raise UserError(f'points must be [B, H, W, heads, D]; got shape {list(x_BHWKD.shape)}.')
     rows, cols = as_pair(region_grid, 'region_grid')
     height, width = x_BHWKD.shape[1:3]
     if height % rows or width % cols:
-        raise ValueError(
+        raise UserError(
             f'A map of {height}x{width} points does not divide into {rows}x{cols} regions: pad it first, '
             'or choose another region_grid.'
         )

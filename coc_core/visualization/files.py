@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
-if TYPE_CHECKING:
-    from PIL import Image
+from coc_core.files import replacing
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
 FILM_SUFFIXES = ('.gif', '.mp4', '.avi', '.mov', '.mkv', '.webm')
@@ -45,8 +43,6 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         ValueError: The file is not there, is no image, is damaged or too large; the sentence is for the user.
     """
-    from PIL import ImageOps
-
     with _opened(path, max_pixels) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
 
@@ -69,8 +65,6 @@ def read_labels(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Open an image that may be decoded safely; what goes wrong then is told in one sentence."""
-    from PIL import Image, UnidentifiedImageError
-
     if path.is_dir():
         raise ValueError(f'{path} is a folder, where an image is expected.')
     try:
@@ -103,9 +97,6 @@ def read_frames(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[np.ndarray
     Raises:
         ValueError: The file is not there, cannot be read, or its frames are too large.
     """
-    import cv2
-    from PIL import ImageSequence
-
     if path.suffix.lower() == '.gif':
         with _opened(path, max_pixels) as film:
             for frame in ImageSequence.Iterator(film):
@@ -133,8 +124,6 @@ def frame_rate(path: Path) -> float:
     Raises:
         ValueError: A GIF is not there or cannot be read.
     """
-    import cv2
-
     if path.suffix.lower() == '.gif':
         with _opened(path, MAX_PIXELS) as film:
             milliseconds = film.info.get('duration', 0)
@@ -145,24 +134,14 @@ def frame_rate(path: Path) -> float:
     return float(rate) if 0 < rate <= 240 else 10.0
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there.
-
-    Raises:
-        ValueError: The file cannot be written.
-    """
-    write_file(path, lambda beside: beside.write_bytes(content))
-
-
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write an image, uint8 [H, W, 3], RGB, in the format of the file's suffix.
 
     Raises:
         ValueError: The file cannot be written.
     """
-    from PIL import Image
-
-    write_file(path, lambda beside: Image.fromarray(image).save(beside))
+    with replacing(path) as beside:
+        Image.fromarray(image).save(beside)
 
 
 def write_film(path: Path, frames: Sequence[np.ndarray] | Iterator[np.ndarray], rate: float, hold: float = 0.0) -> None:
@@ -178,12 +157,11 @@ def write_film(path: Path, frames: Sequence[np.ndarray] | Iterator[np.ndarray], 
         ValueError: There are no frames, or the file cannot be written.
     """
     write = _write_gif if path.suffix.lower() == '.gif' else _write_video
-    write_file(path, lambda beside: write(beside, iter(frames), rate, hold))
+    with replacing(path) as beside:
+        write(beside, iter(frames), rate, hold)
 
 
 def _write_gif(path: Path, frames: Iterator[np.ndarray], rate: float, hold: float) -> None:
-    from PIL import Image
-
     first = list(islice(frames, _PALETTE_FRAMES))
     if not first:
         raise ValueError('There are no frames to make a film of.')
@@ -200,8 +178,6 @@ def _write_gif(path: Path, frames: Iterator[np.ndarray], rate: float, hold: floa
 
 
 def _write_video(path: Path, frames: Iterator[np.ndarray], rate: float, hold: float) -> None:
-    import cv2
-
     writer = None
     try:
         for frame in frames:
@@ -218,23 +194,3 @@ def _write_video(path: Path, frames: Iterator[np.ndarray], rate: float, hold: fl
             writer.release()
     if writer is None:
         raise ValueError('There are no frames to make a film of.')
-
-
-def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Have a file written beside its place and move it there, so that no half of it is ever seen.
-
-    Args:
-        path: Where it goes; missing folders are made.
-        write: Writes a file with the same suffix at the place that it is given.
-
-    Raises:
-        ValueError: The file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
-            beside = Path(folder) / path.name
-            write(beside)
-            os.replace(beside, path)
-    except OSError as error:
-        raise ValueError(f'{path} cannot be written: {error.strerror or error}.') from error

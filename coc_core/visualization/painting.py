@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
+from coc_core.errors import UserError
 from coc_core.visualization.recorder import LayerClusters
 
-# Okabe and Ito's colours without black. The first four are those that people with a weak red, green or blue cone tell
+# Okabe and Ito's colors without black. The first four are those that people with a weak red, green or blue cone tell
 # apart best, because most models have four centers in a region.
 _HUES = ((0, 114, 178), (240, 228, 66), (213, 94, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (230, 159, 0))
 # Later rounds of the hues are mixed with white or black by these parts.
@@ -18,13 +20,13 @@ _OUTSIDE = 0.35
 
 
 def palette(count: int) -> np.ndarray:
-    """Return colours for the centers of a region, uint8 [count, 3]; the first ones are the same for every count.
+    """Return colors for the centers of a region, uint8 [count, 3]; the first ones are the same for every count.
 
     Raises:
-        ValueError: ``count`` is not positive.
+        UserError: ``count`` is not positive.
     """
     if count < 1:
-        raise ValueError(f'palette({count}): there must be at least one colour.')
+        raise UserError(f'palette({count}): there must be at least one color.')
     colors = []
     for i in range(count):
         turn, hue = divmod(i, len(_HUES))
@@ -36,13 +38,16 @@ def palette(count: int) -> np.ndarray:
 
 def enlarge(image: np.ndarray, at_least: int) -> np.ndarray:
     """Enlarge an image by a whole factor so that its shorter side has ``at_least`` pixels: uint8 [H, W, 3]."""
-    from PIL import Image
-
     height, width = image.shape[:2]
     factor = enlargement(image, at_least)
     if factor == 1:
         return image
-    return np.asarray(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
+    return resize(image, (height * factor, width * factor))
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize an image to (height, width), bicubic: uint8 [*size, 3]."""
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def enlargement(image: np.ndarray, at_least: int) -> int:
@@ -50,7 +55,7 @@ def enlargement(image: np.ndarray, at_least: int) -> int:
     return max(1, -(-at_least // int(min(image.shape[:2]))))
 
 
-def spread(cells: np.ndarray, clusters: LayerClusters, size: tuple[int, int]) -> np.ndarray:
+def pixel_values(cells: np.ndarray, clusters: LayerClusters, size: tuple[int, int]) -> np.ndarray:
     """Give each pixel of a picture the value of the point that it lies in.
 
     Args:
@@ -87,25 +92,25 @@ def overlay(
 ) -> np.ndarray:
     """Paint the clusters of one head over an image.
 
-    A colour stands for a center's place in its region, so that it means the same in every region, image and step;
+    A color stands for a center's place in its region, so that it means the same in every region, image and step;
     which region it is of the white region borders tell. Dark lines border clusters.
 
     Args:
         image: What the network saw, without padding, at any scale: uint8 [H, W, 3], RGB.
         clusters: A layer's clusters on that image.
         head: The head.
-        alpha: Strength of the colours, from 0 to 1.
+        alpha: Strength of the colors, from 0 to 1.
         borders: Draw the borders of clusters and regions.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        ValueError: There is no such head, or ``alpha`` is not between 0 and 1.
+        UserError: There is no such head, or ``alpha`` is not between 0 and 1.
     """
     check_alpha(alpha)
     size = (image.shape[0], image.shape[1])
-    ids = spread(clusters.clusters(head), clusters, size)
+    ids = pixel_values(clusters.clusters(head), clusters, size)
     colors = palette(clusters.centers)[ids % clusters.centers].astype(np.float32)
     painted = image * (1 - alpha) + colors * alpha
     if borders:
@@ -115,7 +120,7 @@ def overlay(
 
 
 def highlight(image: np.ndarray, clusters: LayerClusters, head: int, cluster: int) -> np.ndarray:
-    """Darken everything of an image but one cluster, and frame that in its colour: uint8 [H, W, 3].
+    """Darken everything of an image but one cluster, and frame that in its color: uint8 [H, W, 3].
 
     Args:
         image: As in `overlay`.
@@ -124,7 +129,7 @@ def highlight(image: np.ndarray, clusters: LayerClusters, head: int, cluster: in
         cluster: A number out of `LayerClusters.clusters`.
     """
     size = (image.shape[0], image.shape[1])
-    inside = spread(clusters.clusters(head) == cluster, clusters, size)
+    inside = pixel_values(clusters.clusters(head) == cluster, clusters, size)
     painted = np.where(inside[..., None], image, image * _OUTSIDE)
     painted[edges(inside, line_width(size) + 1)] = palette(clusters.centers)[cluster % clusters.centers]
     return _as_image(painted)
@@ -138,12 +143,13 @@ def similarity_map(image: np.ndarray, clusters: LayerClusters, similarity: np.nd
         clusters: As in `overlay`. Cosines are painted from -1 to 1, others from the smallest to the largest.
         similarity: One number per point, NaN for none, [h, w].
     """
+    # Training paints clusters too, and does without the second that this takes.
     import matplotlib
 
     size = (image.shape[0], image.shape[1])
-    values = spread(similarity, clusters, size)
+    values = pixel_values(similarity, clusters, size)
     low, high = (-1.0, 1.0) if clusters.scale == 'cosine' else (np.nanmin(similarity), np.nanmax(similarity))
-    # The colour map with even lightness for every kind of sight.
+    # The color map with even lightness for every kind of sight.
     shares = np.nan_to_num((values - low) / max(high - low, 1e-12))
     colors = matplotlib.colormaps['cividis'](shares)[..., :3] * 255
     painted = np.where(np.isnan(values)[..., None], image * _OUTSIDE, 0.25 * image + 0.75 * colors)
@@ -163,4 +169,4 @@ def line_width(size: tuple[int, int]) -> int:
 def check_alpha(alpha: float) -> None:
     """Raise ValueError unless ``alpha`` is between 0 and 1."""
     if not 0 <= alpha <= 1:
-        raise ValueError(f'alpha {alpha} must be between 0 (the image alone) and 1 (the colours alone).')
+        raise UserError(f'alpha {alpha} must be between 0 (the image alone) and 1 (the colors alone).')

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coc_core.errors import UserError
 from coc_core.mixers import Clusters, HasClusters
 from coc_core.model import ContextCluster
 
@@ -78,10 +79,10 @@ class LayerClusters:
         """Return each point's cluster, numbered over the whole map as region * centers + center: int64 [h, w].
 
         Raises:
-            ValueError: There is no such head.
+            UserError: There is no such head.
         """
         if not 0 <= head < self.heads:
-            raise ValueError(f'head {head} does not exist: {self.name} has the heads 0 to {self.heads - 1}.')
+            raise UserError(f'head {head} does not exist: {self.name} has the heads 0 to {self.heads - 1}.')
         clusters: np.ndarray = self.regions() * self.centers + self.assignment[:, :, head]
         return clusters
 
@@ -93,10 +94,10 @@ class LayerClusters:
             head: The head.
 
         Raises:
-            ValueError: The similarities were not recorded.
+            UserError: The similarities were not recorded.
         """
         if self.similarity is None:
-            raise ValueError(f'The similarities of {self.name} were not recorded: record with similarities=True.')
+            raise UserError(f'The similarities of {self.name} were not recorded: record with similarities=True.')
         region, center = divmod(cluster, self.centers)
         found: np.ndarray = np.where(self.regions() == region, self.similarity[:, :, head, center], np.nan)
         return found
@@ -105,10 +106,10 @@ class LayerClusters:
         """Return how similar each point is to the center that it belongs to: float32 [h, w, heads].
 
         Raises:
-            ValueError: The similarities were not recorded.
+            UserError: The similarities were not recorded.
         """
         if self.similarity is None:
-            raise ValueError(f'The similarities of {self.name} were not recorded: record with similarities=True.')
+            raise UserError(f'The similarities of {self.name} were not recorded: record with similarities=True.')
         own: np.ndarray = np.take_along_axis(self.similarity, self.assignment[..., None].astype(np.int64), axis=-1)
         return own[..., 0]
 
@@ -130,7 +131,7 @@ class ClusterRecorder:
         similarities: Keep each point's similarity to every center of its region too.
 
     Raises:
-        ValueError: There is no Context Cluster in the model, no such stage or block, or its mixer has no clusters.
+        UserError: There is no Context Cluster in the model, no such stage or block, or its mixer has no clusters.
     """
 
     def __init__(
@@ -174,10 +175,10 @@ class ClusterRecorder:
                 bottom and right; None for all that the maps cover.
 
         Raises:
-            ValueError: No forward ran within the context.
+            UserError: No forward ran within the context.
         """
         if not self._found:
-            raise ValueError('Nothing is recorded: run the model within the context of the recorder.')
+            raise UserError('Nothing is recorded: run the model within the context of the recorder.')
         layers = []
         for layer, found in sorted(self._found.items()):
             mixer = self._mixers[layer]
@@ -209,12 +210,12 @@ def find_context_cluster(model: nn.Module) -> ContextCluster:
     """Return the Context Cluster in a model.
 
     Raises:
-        ValueError: There is none.
+        UserError: There is none.
     """
     for module in model.modules():
         if isinstance(module, ContextCluster):
             return module
-    raise ValueError(f'{type(model).__name__} has no Context Cluster in it: there are no clusters to look at.')
+    raise UserError(f'{type(model).__name__} has no Context Cluster in it: there are no clusters to look at.')
 
 
 def cluster_layers(
@@ -228,7 +229,7 @@ def cluster_layers(
         blocks: Blocks to take of each of these stages, likewise.
 
     Raises:
-        ValueError: There is no Context Cluster in the model, no such stage or block, or its mixer has no clusters.
+        UserError: There is no Context Cluster in the model, no such stage or block, or its mixer has no clusters.
     """
     built = find_context_cluster(model).stages
     chosen: dict[Layer, HasClusters] = {}
@@ -237,7 +238,7 @@ def cluster_layers(
         for block in _chosen(blocks, len(content), 'block', f'stage {stage}'):
             mixer = content[block].mixer
             if not isinstance(mixer, HasClusters):
-                raise ValueError(
+                raise UserError(
                     f'The mixer of stage {stage}, block {block}, {type(mixer).__name__}, has no clusters to look at: '
                     'give it a method `clusters` (see coc_core/mixers.py).'
                 )
@@ -248,5 +249,5 @@ def cluster_layers(
 def _chosen(wanted: Sequence[int] | None, count: int, what: str, owner: str) -> list[int]:
     for index in wanted or ():
         if not -count <= index < count:
-            raise ValueError(f'{what} {index} does not exist: {owner} has the {what}s 0 to {count - 1}.')
+            raise UserError(f'{what} {index} does not exist: {owner} has the {what}s 0 to {count - 1}.')
     return sorted({index % count for index in (range(count) if wanted is None else wanted)})

@@ -7,16 +7,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from coc_core.visualization.painting import check_alpha, enlargement, line_width, overlay, palette
+from coc_core.visualization.painting import check_alpha, enlargement, line_width, overlay, palette, resize
 from coc_core.visualization.recorder import LayerClusters
-
-if TYPE_CHECKING:
-    from PIL import ImageFont
 
 _MARGIN = 12
 _GAP = 6
@@ -65,7 +62,7 @@ class Sheet:
         width: In pixels.
         height: In pixels.
         images: What the network saw, each uint8 [H, W, 3], RGB.
-        alpha: Strength of the clusters' colours.
+        alpha: Strength of the clusters' colors.
         panels: The pictures.
         texts: The writing.
     """
@@ -84,7 +81,7 @@ def single_panel(
     """Return a sheet that is one overlay and nothing else, enlarged as `coc_core.visualization.painting.enlarge` does.
 
     Raises:
-        ValueError: ``alpha`` is not between 0 and 1.
+        UserError: ``alpha`` is not between 0 and 1.
     """
     check_alpha(alpha)
     factor = enlargement(image, at_least)
@@ -106,11 +103,11 @@ def contact_sheet(
         images: What the network saw, each uint8 [H, W, 3], RGB, of any size.
         layers: The clusters of each image, the same layers of each.
         title: A line above.
-        alpha: Strength of the colours, from 0 to 1.
+        alpha: Strength of the colors, from 0 to 1.
         panel_height: Height of a panel in pixels.
 
     Raises:
-        ValueError: ``alpha`` is not between 0 and 1.
+        UserError: ``alpha`` is not between 0 and 1.
     """
     check_alpha(alpha)
     sizes = [(panel_height, max(1, round(panel_height * image.shape[1] / image.shape[0]))) for image in images]
@@ -141,10 +138,8 @@ def _described(layer: LayerClusters) -> list[str]:
 
 def paint(sheet: Sheet) -> np.ndarray:
     """Paint a sheet: uint8 [H, W, 3], RGB."""
-    from PIL import Image, ImageDraw
-
     page = Image.new('RGB', (sheet.width, sheet.height), _PAPER)
-    small = {(panel.image, panel.size): _resized(sheet.images[panel.image], panel.size) for panel in sheet.panels}
+    small = {(panel.image, panel.size): resize(sheet.images[panel.image], panel.size) for panel in sheet.panels}
     for panel in sheet.panels:
         picture = small[panel.image, panel.size]
         if panel.clusters is not None:
@@ -212,7 +207,7 @@ def _add_clusters(parent: ElementTree.Element, panel: Panel, alpha: float) -> No
 
 
 def _filled(inside: np.ndarray, stride: int) -> str:
-    """The points inside as a path of one rectangle for each run in a row."""
+    """Return the points inside as a path of one rectangle for each run in a row."""
     steps = np.diff(np.pad(inside, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     starts, ends = np.argwhere(steps == 1), np.argwhere(steps == -1)
     return ''.join(
@@ -222,7 +217,7 @@ def _filled(inside: np.ndarray, stride: int) -> str:
 
 
 def _border(cells: np.ndarray, stride: int) -> str:
-    """The sides between points of different value as a path of one stroke each."""
+    """Return the sides between points of different value as a path of one stroke each."""
     below = np.argwhere(cells[:-1] != cells[1:])
     beside = np.argwhere(cells[:, :-1] != cells[:, 1:])
     return ''.join(
@@ -233,22 +228,12 @@ def _border(cells: np.ndarray, stride: int) -> str:
 
 def png_bytes(image: np.ndarray) -> bytes:
     """Encode an image, uint8 [H, W, 3], as a PNG file."""
-    from PIL import Image
-
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, 'PNG')
     return stream.getvalue()
 
 
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
-
-
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    from PIL import ImageFont
-
     return ImageFont.load_default(size)
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import adjusted_rand_score
 
 from coc_core.visualization.painting import palette
 from coc_core.visualization.recorder import Layer, LayerClusters
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-LABELLED = ('adjusted_rand_index', 'adjusted_rand_index_in_regions')
+LABELED = ('adjusted_rand_index', 'adjusted_rand_index_in_regions')
 
 
 class ClusterStatistics:
@@ -37,7 +36,7 @@ class ClusterStatistics:
             labels: A label map of the image at any scale, integers [H, W].
 
         Raises:
-            ValueError: The similarities were not recorded.
+            UserError: The similarities were not recorded.
         """
         self.images += 1
         for layer in layers:
@@ -75,7 +74,7 @@ class ClusterStatistics:
 
 
 def _heads(layer: LayerClusters, labels: np.ndarray | None, ignored: int) -> list[dict[str, Any]]:
-    """What one image says of each head; sizes and pairs of (value, weight) that `_merged` sums up."""
+    """Return what one image says of each head; sizes and pairs of (value, weight) that `_merged` sums up."""
     similarity = layer.own_similarity()
     regions = layer.regions()
     points = None if labels is None else _labels_of_points(labels, layer)
@@ -95,7 +94,7 @@ def _heads(layer: LayerClusters, labels: np.ndarray | None, ignored: int) -> lis
 
 
 def _labels_of_points(labels: np.ndarray, layer: LayerClusters) -> np.ndarray:
-    """The label in the middle of each point of a map: [h, w]."""
+    """Return the label in the middle of each point of a map: [h, w]."""
     rows, cols = (
         np.minimum(((np.arange(n) + 0.5) * layer.stride * side / seen).astype(np.int64), side - 1)
         for n, side, seen in zip(layer.assignment.shape[:2], labels.shape, layer.image_size, strict=True)
@@ -105,8 +104,6 @@ def _labels_of_points(labels: np.ndarray, layer: LayerClusters) -> np.ndarray:
 
 
 def _agreement(clusters: np.ndarray, regions: np.ndarray, labels: np.ndarray, ignored: int) -> dict[str, Any]:
-    from sklearn.metrics import adjusted_rand_score
-
     known = labels != ignored
     found: dict[str, Any] = {}
     if known.any():
@@ -132,7 +129,7 @@ def _merged(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             'max': int(sizes.max()),
         }
     }
-    for name in ('centers_used', 'similarity', *LABELLED):
+    for name in ('centers_used', 'similarity', *LABELED):
         pairs = [image[name] for image in images if name in image]
         if pairs:
             values, weights = zip(*pairs, strict=True)
@@ -142,8 +139,6 @@ def _merged(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def plot(summary: Mapping[str, Any]) -> Figure:
     """Draw what `ClusterStatistics.summary` gives: dots for the heads, a line through their means, by layer."""
-    from matplotlib.figure import Figure
-
     layers = summary['layers']
     curves = [
         ('centers used in a region', 'centers_used'),
@@ -152,10 +147,10 @@ def plot(summary: Mapping[str, Any]) -> Figure:
     ]
     curves += [(name, name) for name in ('alpha', 'beta') if all(layer[name] is not None for layer in layers)]
     titles = {
-        LABELLED[0]: 'adjusted Rand index with the labels',
-        LABELLED[1]: 'adjusted Rand index within regions',
+        LABELED[0]: 'adjusted Rand index with the labels',
+        LABELED[1]: 'adjusted Rand index within regions',
     }
-    curves += [(titles[name], name) for name in LABELLED if any(name in h for layer in layers for h in layer['heads'])]
+    curves += [(titles[name], name) for name in LABELED if any(name in h for layer in layers for h in layer['heads'])]
     columns = 4 if len(curves) > 6 else 3
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(3.4 * columns, 2.8 * rows + 0.3), layout='constrained')
@@ -195,6 +190,6 @@ def _draw_curve(axes: Any, layers: Sequence[Mapping[str, Any]], name: str) -> No
     axes.plot(places, means, color=red, linewidth=1.4, marker='.' if name in layers[0] else None)
     if name == 'centers_used':
         there = [layer['centers'] for layer in layers]
-        axes.step(places, there, where='mid', color='grey', linewidth=0.8, label='centers there')
+        axes.step(places, there, where='mid', color='gray', linewidth=0.8, label='centers there')
         axes.legend(fontsize=7, loc='lower right')
         axes.set_ylim(0, 1.1 * max(there))

@@ -12,16 +12,23 @@ _base_ = [
 custom_imports = dict(imports=['mmseg_plugin'])
 
 # Whether label 0 means "no label" is the data set class's to say, so that another data set needs no other pipeline.
-_load, _, *_augment = _base_.train_pipeline
-train_pipeline = [_load, dict(type='LoadAnnotations'), *_augment]
+crop_size = (512, 512)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
 # The whole image, its sides raised to multiples of 32; labels keep their own size.
-_load, _resize, _, _pack = _base_.test_pipeline
 test_pipeline = [
-    _load,
-    _resize,
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     dict(type='ResizeToMultiple', size_divisor=32),
     dict(type='LoadAnnotations'),
-    _pack,
+    dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -26,26 +26,54 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
 
+# ImageNet's mean and deviation, in the order of the channels that are read (BGR).
+bgr_mean = [103.53, 116.28, 123.675]
+bgr_std = [57.375, 57.12, 58.395]
+_crop = dict(type='RandomResizedCrop', scale=224, backend='pillow')
+_augment = dict(
+    type='RandAugment',
+    policies='timm_increasing',
+    num_policies=2,
+    total_level=10,
+    magnitude_level=9,
+    magnitude_std=0.5,
+)
+_fill = [round(x) for x in bgr_mean]
 # The published training draws bilinear or bicubic anew for the crop and for the augmentation.
-_load, _crop, _flip, _augment, _erase, _pack = _base_.train_pipeline
 train_pipeline = [
-    _load,
+    dict(type='LoadImageFromFile'),
     dict(
         type='RandomChoice',
-        transforms=[[dict(_crop, interpolation='bilinear')], [dict(_crop, interpolation='bicubic')]],
+        transforms=[[dict(**_crop, interpolation='bilinear')], [dict(**_crop, interpolation='bicubic')]],
     ),
-    _flip,
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='RandomChoice',
         transforms=[
-            [dict(_augment, hparams=dict(_augment['hparams'], interpolation='bilinear'))],
-            [dict(_augment, hparams=dict(_augment['hparams'], interpolation='bicubic'))],
+            [dict(**_augment, hparams=dict(pad_val=_fill, interpolation='bilinear'))],
+            [dict(**_augment, hparams=dict(pad_val=_fill, interpolation='bicubic'))],
         ],
     ),
-    _erase,
-    _pack,
+    dict(
+        type='RandomErasing',
+        erase_prob=0.25,
+        mode='rand',
+        min_area_ratio=0.02,
+        max_area_ratio=1 / 3,
+        fill_color=bgr_mean,
+        fill_std=bgr_std,
+    ),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=248, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs'),
 ]
 train_dataloader = dict(drop_last=True, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',

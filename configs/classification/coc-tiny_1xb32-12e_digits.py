@@ -1,6 +1,6 @@
 """coc_tiny on 1,437 scanned digits, tested on the 360 held back: a whole training in minutes on two cores.
 
-python tools/make_digits_data.py --layout imagenet
+python tools/dataset_converters/make_digits_data.py --layout imagenet
 tools/dist_train.sh configs/classification/coc-tiny_1xb32-12e_digits.py 1
 
 Expected top-1: at least 95 %.
@@ -37,7 +37,8 @@ test_evaluator = val_evaluator
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
-    **{k: v for k, v in _base_.optim_wrapper.items() if k not in ('type', 'dtype', 'loss_scale')},
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, eps=1e-8, betas=(0.9, 0.999)),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
 )
 auto_scale_lr = dict(base_batch_size=32)
 param_scheduler = [

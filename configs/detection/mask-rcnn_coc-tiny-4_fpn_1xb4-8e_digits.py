@@ -4,7 +4,7 @@ make demo TASK=detection
 
 starts from the checkpoint of the classification demo. By hand, after ``make demo``:
 
-python tools/make_digits_data.py --layout coco
+python tools/dataset_converters/make_digits_data.py --layout coco
 tools/dist_train.sh configs/detection/mask-rcnn_coc-tiny-4_fpn_1xb4-8e_digits.py 1
 
 Expected mask AP at IoU 0.5 (segm_mAP_50): at least 0.5.

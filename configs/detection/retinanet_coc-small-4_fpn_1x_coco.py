@@ -24,10 +24,19 @@ model = dict(
 )
 
 # Boxes alone: masks are neither loaded nor evaluated.
-_load, _annotations, *_rest = _base_.train_pipeline
-train_pipeline = [_load, dict(_annotations, with_mask=False), *_rest]
-_load, _resize, _annotations, _pack = _base_.test_pipeline
-test_pipeline = [_load, _resize, dict(_annotations, with_mask=False), _pack]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

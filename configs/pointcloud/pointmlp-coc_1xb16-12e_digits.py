@@ -3,7 +3,7 @@
 A quarter of the usual points, so half the usual neighbors. Twelve epochs are too few for the regularization of 250: no
 dropout, little scaling and shifting, and AdamW.
 
-python tools/make_digits_data.py --layout scanobjectnn
+python tools/dataset_converters/make_digits_data.py --layout scanobjectnn
 tools/dist_train.sh configs/pointcloud/pointmlp-coc_1xb16-12e_digits.py 1
 
 Expected OA: at least 90 %.
@@ -27,17 +27,16 @@ model = dict(
     ),
     head=dict(num_classes=10, dropout=0.0),
 )
-_little = dict(scale=(0.9, 1.1), shift=(-0.05, 0.05))
-_base_.train_pipeline[0].num_points = num_points
-_base_.train_pipeline[1].update(_little)
-_base_.test_pipeline[0].num_points = num_points
-_base_.tta_pipeline[0].num_points = num_points
-_base_.tta_pipeline[1].transforms[0] = [dict(type='RandomScaleShift', **_little)] * 10
+_take = dict(type='TakeFirstPoints', num_points=num_points)
+_augment = dict(type='RandomScaleShift', scale=(0.9, 1.1), shift=(-0.05, 0.05))
+_pack = dict(type='PackPoints')
+train_pipeline = [_take, _augment, dict(type='ShufflePoints'), _pack]
+test_pipeline = [_take, _pack]
+tta_pipeline = [_take, dict(type='TestTimeAug', transforms=[[_augment] * 10, [_pack]])]
 _dataset = dict(data_root='data/digits/scanobjectnn', metainfo=dict(classes=classes))
-train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(**_dataset, pipeline=_base_.train_pipeline))
-val_dataloader = dict(num_workers=1, batch_size=90, dataset=dict(**_dataset, pipeline=_base_.test_pipeline))
+train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(**_dataset, pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1, batch_size=90, dataset=dict(**_dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-tta_pipeline = _base_.tta_pipeline
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.01))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, end=1, by_epoch=True, convert_to_iter_based=True),

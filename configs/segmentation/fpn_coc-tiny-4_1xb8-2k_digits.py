@@ -4,7 +4,7 @@ make demo TASK=segmentation
 
 starts from the checkpoint of the classification demo. By hand, after ``make demo``:
 
-python tools/make_digits_data.py --layout ade20k
+python tools/dataset_converters/make_digits_data.py --layout ade20k
 tools/dist_train.sh configs/segmentation/fpn_coc-tiny-4_1xb8-2k_digits.py 1
 
 Expected mIoU over the background and ten digits: about 50 %, after ten minutes in which training does not come to its

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ['TRITON_INTERPRET'] = '0'
 
@@ -21,13 +21,27 @@ from triton.runtime import driver
 from coc_core.ops.triton import launch
 
 PTXAS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'ptxas'
-CASES = {  # batch, height, width, heads, dim, center grid, region grid
-    'coc_tiny': (32, 56, 56, 4, 24, (2, 2), 8),
-    'coc_small_49': (1, 200, 336, 4, 32, (7, 7), 8),
-    'coc_tiny_plain': (32, 56, 56, 4, 24, (4, 4), 1),
-    'pointmlp_group': (1024, 24, 1, 1, 256, (1, 1), 1),
-    'pointmlp_coc': (32, 64, 1, 1, 256, (1, 1), 1),
-    'largest': (1, 200, 336, 1, 256, (8, 8), 1),
+
+
+class Case(NamedTuple):
+    """Maps of points and values, and how they are clustered."""
+
+    batch: int
+    height: int
+    width: int
+    heads: int
+    dim: int
+    center_grid: tuple[int, int]
+    region_grid: tuple[int, int] = (1, 1)
+
+
+CASES = {
+    'coc_tiny': Case(32, 56, 56, 4, 24, center_grid=(2, 2), region_grid=(8, 8)),
+    'coc_small_49': Case(1, 200, 336, 4, 32, center_grid=(7, 7), region_grid=(8, 8)),
+    'coc_tiny_plain': Case(32, 56, 56, 4, 24, center_grid=(4, 4)),
+    'pointmlp_group': Case(1024, 24, 1, 1, 256, center_grid=(1, 1)),
+    'pointmlp_coc': Case(32, 64, 1, 1, 256, center_grid=(1, 1)),
+    'largest': Case(1, 200, 336, 1, 256, center_grid=(8, 8)),
 }
 
 
@@ -55,7 +69,7 @@ def compiled(kernel: Any, programs: int, *arguments: Any, warps: int, stages: in
     registers, spilled = (int(re.search(p, told)[1]) for p in (r'Used (\d+) registers', r'(\d+) bytes spill stores'))
     shared = binary.metadata.shared
     print(
-        f'{case:15} {kernel.__name__:20} {dtype!s:14} {programs:6} programs, {warps} warps, {registers:3} registers, '
+        f'{name:15} {kernel.__name__:20} {dtype!s:14} {programs:6} programs, {warps} warps, {registers:3} registers, '
         f'{shared:6} bytes shared, {spilled} bytes spilled',
         flush=True,
     )
@@ -66,13 +80,13 @@ def compiled(kernel: Any, programs: int, *arguments: Any, warps: int, stages: in
 driver.set_active(Hopper())
 launch.run = compiled
 launch._processors = lambda x: 132
-for case in sys.argv[1:] or CASES:
-    batch, height, width, heads, dim, centers, regions = CASES[case]
+for name in sys.argv[1:] or CASES:
+    case = CASES[name]
     for dtype in (torch.bfloat16, torch.float32):
-        packed = torch.empty(batch, height, width, 2, heads, dim, dtype=dtype, device='meta')
+        packed = torch.empty(case.batch, case.height, case.width, 2, case.heads, case.dim, dtype=dtype, device='meta')
         points, values = packed.unbind(dim=3)
         scalar = torch.empty(1, device='meta')
-        problem = launch.problem_of(points, values, centers, (regions, regions) if width > 1 else (1, 1), False)
+        problem = launch.problem_of(points, values, case.center_grid, case.region_grid, False)
         inputs = points, values, scalar, scalar
         mixed, state = launch.forward(inputs, problem)
         launch.backward(mixed, inputs, state, torch.empty_like(packed).unbind(3), problem)

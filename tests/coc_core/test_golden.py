@@ -13,7 +13,7 @@ IMPLS = ('plain', 'reference', 'cpu')
 
 def classifier(golden, name, **overrides):
     model = create_model(name, **overrides).double().eval()
-    model.load_state_dict(from_official(golden.official_state_dict(name)))
+    model.load_state_dict(from_official(golden.published_state_dict(name)))
     return model
 
 
@@ -82,7 +82,7 @@ def test_dense_outputs_equal_published(golden, centers):
     case = golden(f'dense_coc_small_{centers**2}')
     config = VARIANTS['coc_small'].override(center_grid=centers)
     model = ContextCluster(config, dense_indices=(0, 1, 2, 3)).double().eval()
-    model.load_state_dict(from_official(case.official_state_dict('dense_coc_small')))
+    model.load_state_dict(from_official(case.published_state_dict('dense_coc_small')))
     assert sum(p.numel() for p in model.parameters()) == case.case['parameters']
     with torch.no_grad():
         for i, output in enumerate(model.forward_dense(case.image())):

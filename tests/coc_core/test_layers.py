@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -17,11 +18,34 @@ from coc_core.ops.cpu import slabs
 from coc_core.ops.norm import map_norm
 from coc_core.reference import classify_reference, dense_reference
 
-MAPS = [  # batch, height, width, dim, heads, head dim, center grid, region grid
-    (3, 8, 12, 6, 2, 5, 2, 2),
-    (2, 9, 7, 5, 3, 4, 5, 1),
-    (1, 10, 14, 7, 1, 8, 7, 2),
-    (0, 4, 4, 6, 2, 3, 2, 2),
+
+class Case(NamedTuple):
+    """A map of points [batch, height, width, dim], and the layer that mixes them."""
+
+    batch: int
+    height: int
+    width: int
+    dim: int
+    heads: int
+    head_dim: int
+    center_grid: int = 2
+    region_grid: int = 2
+
+    def map(self):
+        return torch.randn(self.batch, self.height, self.width, self.dim, dtype=torch.float64)
+
+    def __str__(self):
+        return (
+            f'{self.batch}x{self.height}x{self.width}x{self.dim}, heads {self.heads}x{self.head_dim}, '
+            f'centers {self.center_grid}, regions {self.region_grid}'
+        )
+
+
+CASES = [
+    Case(3, 8, 12, 6, heads=2, head_dim=5),
+    Case(2, 9, 7, 5, heads=3, head_dim=4, center_grid=5, region_grid=1),
+    Case(1, 10, 14, 7, heads=1, head_dim=8, center_grid=7),
+    Case(0, 4, 4, 6, heads=2, head_dim=3),
 ]
 
 
@@ -43,10 +67,10 @@ def outputs_and_gradients(layer, x, *arguments):
     return [y, *(t.grad for t in leaves), *(p.grad for p in layer.parameters())]
 
 
-def mixer_of(shape, **options):
-    _, _, _, dim, heads, head_dim, centers, regions = shape
+def mixer_of(case, **options):
     torch.manual_seed(1)
-    layer = ClusterMixer(dim, heads, head_dim, center_grid=centers, region_grid=regions, **options).double()
+    grids = dict(center_grid=case.center_grid, region_grid=case.region_grid)
+    layer = ClusterMixer(case.dim, case.heads, case.head_dim, **grids, **options).double()
     with torch.no_grad():
         layer.sim_alpha.fill_(1.7)
         layer.sim_beta.fill_(-0.3)
@@ -56,12 +80,12 @@ def mixer_of(shape, **options):
 @pytest.mark.usefixtures('sizes')
 @pytest.mark.parametrize('scaled', [False, True])
 @pytest.mark.parametrize('denominator', ['similarity', 'count'])
-@pytest.mark.parametrize('shape', MAPS, ids=str)
-def test_mixer_equals_its_literal_form(shape, denominator, scaled):
-    literal, fast = (mixer_of(shape, denominator=denominator, impl=impl) for impl in ('reference', 'auto'))
-    x = torch.randn(*shape[:4], dtype=torch.float64)
-    scale = [torch.randn(shape[3], dtype=torch.float64)] * scaled
-    want, got = (outputs_and_gradients(layer, x, *scale) for layer in (literal, fast))
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_mixer_equals_its_reference_form(case, denominator, scaled):
+    reference, fast = (mixer_of(case, denominator=denominator, impl=impl) for impl in ('reference', 'auto'))
+    x = case.map()
+    scale = [torch.randn(case.dim, dtype=torch.float64)] * scaled
+    want, got = (outputs_and_gradients(layer, x, *scale) for layer in (reference, fast))
     for g, w in zip(got, want, strict=True):
         assert_close(g, w, rtol=1e-10, atol=1e-12)
 
@@ -69,16 +93,16 @@ def test_mixer_equals_its_literal_form(shape, denominator, scaled):
 @pytest.mark.usefixtures('sizes')
 @pytest.mark.parametrize('alpha', [0.0, -2.0])
 def test_mixer_with_similarities_turned_round(alpha):
-    literal, fast = (mixer_of(MAPS[0], impl=impl) for impl in ('reference', 'auto'))
-    for layer in (literal, fast):
+    reference, fast = (mixer_of(CASES[0], impl=impl) for impl in ('reference', 'auto'))
+    for layer in (reference, fast):
         torch.nn.init.constant_(layer.sim_alpha, alpha)
-    x = torch.randn(*MAPS[0][:4], dtype=torch.float64)
-    for g, w in zip(*(outputs_and_gradients(layer, x) for layer in (fast, literal)), strict=True):
+    x = CASES[0].map()
+    for g, w in zip(*(outputs_and_gradients(layer, x) for layer in (fast, reference)), strict=True):
         assert_close(g, w, rtol=1e-10, atol=1e-12)
 
 
 def test_mixer_takes_a_map_of_any_strides():
-    layer = mixer_of(MAPS[0])
+    layer = mixer_of(CASES[0])
     x = torch.randn(3, 6, 8, 12, dtype=torch.float64).permute(0, 2, 3, 1)
     assert_close(layer(x), layer(x.contiguous()))
 
@@ -100,12 +124,13 @@ def test_mlp_equals_plain_operators(rows, scaled):
 @pytest.mark.usefixtures('sizes')
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_errs_no_more_than_plain_operators(dtype):
-    """Twice the error of the literal block under the same autocast, against float64."""
+    """Twice the error of the reference block under the same autocast, against float64."""
     torch.manual_seed(0)
     errors = {}
-    exact = ContextClusterBlock(8, mixer_of((2, 8, 8, 8, 2, 4, 2, 2), impl='reference'), mlp_ratio=4,
-                                layer_scale_init=0.5, drop_path=0).double()  # fmt: skip
-    x = torch.randn(2, 8, 8, 8, dtype=torch.float64)
+    case = Case(2, 8, 8, 8, heads=2, head_dim=4)
+    mixer = mixer_of(case, impl='reference')
+    exact = ContextClusterBlock(case.dim, mixer, mlp_ratio=4, layer_scale_init=0.5, drop_path=0).double()
+    x = case.map()
     want = outputs_and_gradients(exact, x)
     for impl in ('reference', 'auto'):
         block = copy.deepcopy(exact).float()
@@ -115,9 +140,9 @@ def test_half_precision_errs_no_more_than_plain_operators(dtype):
         with torch.autocast('cpu', dtype=dtype):
             got = outputs_and_gradients(block, x.float())
         errors[impl] = [(g.double() - w).norm() / w.norm().clamp_min(1e-9) for g, w in zip(got, want, strict=True)]
-    for literal, fast in zip(errors['reference'], errors['auto'], strict=True):
+    for reference, fast in zip(errors['reference'], errors['auto'], strict=True):
         # Gradients of numbers near zero have no relative error to speak of.
-        assert fast <= 2 * literal + 1e-2
+        assert fast <= 2 * reference + 1e-2
 
 
 @pytest.mark.parametrize('shape', [(2, 5, 3, 4), (1, 1, 1, 6), (0, 2, 2, 4)])
@@ -158,8 +183,8 @@ def test_a_small_layer_scale_survives_float16():
 
 
 def test_layers_cannot_be_differentiated_twice_in_silence():
-    layer = mixer_of(MAPS[0])
-    x = torch.randn(*MAPS[0][:4], dtype=torch.float64, requires_grad=True)
+    layer = mixer_of(CASES[0])
+    x = CASES[0].map().requires_grad_()
     (grad,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated once only: .* build the model with impl='plain'"):
         grad.sum().backward()

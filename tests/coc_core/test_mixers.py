@@ -74,7 +74,7 @@ def run(model, images, how):
     return model(images)
 
 
-# The normalised points are what `project` returns: twice as long they are the same, the values are not.
+# The normalized points are what `project` returns: twice as long they are the same, the values are not.
 @pytest.mark.parametrize('step', STEPS)
 @pytest.mark.parametrize('how', ['train', 'eval', 'autocast', 'compiled', 'exported'])
 def test_every_step_takes_effect_everywhere(step, how):

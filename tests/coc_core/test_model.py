@@ -94,7 +94,7 @@ def test_train_and_eval_return_self():
     assert model.train() is model and model.eval() is model
 
 
-def test_initialisation_follows_the_published_code():
+def test_initialization_follows_the_published_code():
     model = create_model('coc_small')
     block = model.stages[0].blocks[0]
     for linear in (block.mlp.fc1, block.mlp.fc2, model.head):

@@ -1,4 +1,6 @@
-"""The fast operator equals the literal one, outputs and every gradient."""
+"""The fast operator equals the reference one, outputs and every gradient."""
+
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -11,40 +13,61 @@ from coc_core.ops.regions import pooling_windows
 # Of 'triton', which has no float64, the tests are in test_triton.py.
 IMPLEMENTATIONS = [name for name in implementations() if name != 'triton']
 FAST = [name for name in IMPLEMENTATIONS if name != 'reference']
-SHAPES = [  # batch, height, width, heads, dim, center grid, region grid
-    (2, 8, 12, 2, 24, 2, 2),
-    (1, 9, 7, 3, 5, 5, 1),
-    (2, 10, 14, 1, 8, 7, 2),
-    (1, 3, 5, 2, 16, (2, 4), (3, 5)),
-    (1, 1, 1, 2, 4, 2, 1),
-    (2, 13, 1, 1, 32, 1, 1),
-    (1, 6, 10, 2, 7, (3, 1), (2, 5)),
+
+
+class Case(NamedTuple):
+    """Maps of points and values, and how they are clustered."""
+
+    batch: int
+    height: int
+    width: int
+    heads: int
+    dim: int
+    center_grid: int | tuple[int, int] = 2
+    region_grid: int | tuple[int, int] = 1
+
+    @property
+    def shape(self):
+        return self.batch, self.height, self.width, self.heads, self.dim
+
+    def __str__(self):
+        return f'{"x".join(map(str, self.shape))}, centers {self.center_grid}, regions {self.region_grid}'
+
+
+STANDARD = Case(2, 8, 12, 2, 24, region_grid=2)
+CASES = [
+    STANDARD,
+    Case(1, 9, 7, 3, 5, center_grid=5),
+    Case(2, 10, 14, 1, 8, center_grid=7, region_grid=2),
+    Case(1, 3, 5, 2, 16, center_grid=(2, 4), region_grid=(3, 5)),
+    Case(1, 1, 1, 2, 4),
+    Case(2, 13, 1, 1, 32, center_grid=1),
+    Case(1, 6, 10, 2, 7, center_grid=(3, 1), region_grid=(2, 5)),
 ]
 
 
-def inputs(shape, dtype=torch.float64):
-    batch, height, width, heads, dim, _, _ = shape
-    generator = torch.Generator().manual_seed(hash(shape) % 1000)
-    points, values, upstream = torch.randn(3, batch, height, width, heads, dim, generator=generator, dtype=dtype)
+def inputs(case, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(hash(case) % 1000)
+    points, values, upstream = torch.randn(3, *case.shape, generator=generator, dtype=dtype)
     alpha, beta = torch.tensor([1.7], dtype=dtype), torch.tensor([-0.3], dtype=dtype)
     return [t.requires_grad_() for t in (points, values, alpha, beta)], upstream
 
 
-def run(tensors, upstream, shape, **options):
+def run(tensors, upstream, case, **options):
     leaves = [t.detach().requires_grad_() for t in tensors]
-    out = cluster(*leaves, center_grid=shape[5], region_grid=shape[6], **options)
+    out = cluster(*leaves, center_grid=case.center_grid, region_grid=case.region_grid, **options)
     out.backward(upstream)
     return [out, *(leaf.grad for leaf in leaves)]
 
 
 @pytest.mark.parametrize('impl', FAST)
 @pytest.mark.parametrize('denominator', ['similarity', 'count'])
-@pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_fast_equals_plain_and_literal(impl, denominator, shape):
-    tensors, upstream = inputs(shape)
-    got = run(tensors, upstream, shape, impl=impl, denominator=denominator)
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_fast_equals_plain_and_reference(impl, denominator, case):
+    tensors, upstream = inputs(case)
+    got = run(tensors, upstream, case, impl=impl, denominator=denominator)
     for truth in {'plain', 'reference'} - {impl}:
-        want = run(tensors, upstream, shape, impl=truth, denominator=denominator)
+        want = run(tensors, upstream, case, impl=truth, denominator=denominator)
         for g, w in zip(got, want, strict=True):
             assert_close(g, w, rtol=1e-10, atol=1e-12)
 
@@ -59,9 +82,10 @@ def test_windows_are_those_of_adaptive_pooling(size, center_grid):
 
 @pytest.mark.parametrize('impl', IMPLEMENTATIONS)
 def test_gradient_is_the_derivative(impl):
-    shape = (1, 4, 6, 2, 3, 2, 2)
-    tensors, _ = inputs(shape)
-    assert torch.autograd.gradcheck(lambda *t: cluster(*t, center_grid=2, region_grid=2, impl=impl), tensors)
+    case = Case(1, 4, 6, 2, 3, region_grid=2)
+    tensors, _ = inputs(case)
+    grids = dict(center_grid=case.center_grid, region_grid=case.region_grid)
+    assert torch.autograd.gradcheck(lambda *t: cluster(*t, **grids, impl=impl), tensors)
 
 
 @pytest.mark.parametrize('impl', IMPLEMENTATIONS)
@@ -92,21 +116,21 @@ def test_ties_go_to_the_first_center(impl):
 
 @pytest.mark.parametrize('impl', IMPLEMENTATIONS)
 def test_zero_vectors_and_saturated_sigmoids_stay_finite(impl):
-    (points, values, _, beta), upstream = inputs((1, 4, 4, 1, 8, 2, 1))
+    case = Case(1, 4, 4, 1, 8)
+    (points, values, _, beta), upstream = inputs(case)
     points = points.detach() * (torch.rand(1, 4, 4, 1, 1) > 0.5)
     for alpha in (1e4, -1e4):
         tensors = points, values, torch.tensor([alpha], dtype=torch.float64), beta
-        assert all(t.isfinite().all() for t in run(tensors, upstream, (1, 4, 4, 1, 8, 2, 1), impl=impl))
+        assert all(t.isfinite().all() for t in run(tensors, upstream, case, impl=impl))
 
 
 @pytest.mark.parametrize('impl', FAST)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype, impl):
-    shape = (2, 8, 12, 2, 24, 2, 2)
-    tensors, upstream = inputs(shape)
+    tensors, upstream = inputs(STANDARD)
     halves = [t.detach().to(dtype) for t in tensors]
-    got = run(halves, upstream.to(dtype), shape, impl=impl)
-    want = run([t.double() for t in halves], upstream.to(dtype).double(), shape, impl='reference')
+    got = run(halves, upstream.to(dtype), STANDARD, impl=impl)
+    want = run([t.double() for t in halves], upstream.to(dtype).double(), STANDARD, impl='reference')
     for g, w in zip(got[:3], want[:3], strict=True):
         assert g.dtype == dtype
         assert_close(g.double(), w, rtol=2 * torch.finfo(dtype).eps, atol=1e-4)
@@ -114,24 +138,24 @@ def test_half_precision_is_computed_in_float32(dtype, impl):
 
 @pytest.mark.parametrize('impl', FAST)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_half_precision_errs_at_most_twice_as_much_as_the_literal_operator(shape, dtype, impl):
-    tensors, upstream = inputs(shape)
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_half_precision_errs_at_most_twice_as_much_as_the_reference_operator(case, dtype, impl):
+    tensors, upstream = inputs(case)
     halves, upstream = [t.detach().to(dtype) for t in tensors], upstream.to(dtype)
-    exact = run([t.double() for t in halves], upstream.double(), shape, impl='reference')
-    got, literal = (run(halves, upstream, shape, impl=name) for name in (impl, 'reference'))
-    for g, near, want in zip(got, literal, exact, strict=True):
+    exact = run([t.double() for t in halves], upstream.double(), case, impl='reference')
+    got, reference = (run(halves, upstream, case, impl=name) for name in (impl, 'reference'))
+    for g, near, want in zip(got, reference, exact, strict=True):
         budget = 2 * (near.double() - want).norm() + torch.finfo(dtype).eps * 1e-2 * want.norm()
         assert (g.double() - want).norm() <= budget
 
 
 @pytest.mark.parametrize('impl', FAST)
 def test_any_strides(impl):
-    shape = (2, 8, 12, 2, 24, 2, 2)
-    tensors, upstream = inputs(shape)
+    tensors, upstream = inputs(STANDARD)
     fused = torch.stack(tensors[:2], dim=3).detach()
     views = [*fused.unbind(dim=3), *tensors[2:]]
-    for got, want in zip(run(views, upstream, shape, impl=impl), run(tensors, upstream, shape, impl=impl), strict=True):
+    expected = run(tensors, upstream, STANDARD, impl=impl)
+    for got, want in zip(run(views, upstream, STANDARD, impl=impl), expected, strict=True):
         assert torch.equal(got, want)
 
 

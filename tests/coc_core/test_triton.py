@@ -1,8 +1,9 @@
-"""The fused kernels equal the literal operator: interpreted where there is no GPU, compiled on one where there is."""
+"""The fused kernels equal the reference operator: interpreted where there is no GPU, compiled on one where there is."""
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -17,17 +18,44 @@ from coc_core.ops.triton import launch, operator, plan
 pytest.importorskip('triton')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 FORMS = ['on chip', 'chunks']
-SHAPES = [  # batch, height, width, heads, dim, values dim, center grid, region grid
-    (2, 8, 6, 1, 24, 24, 2, 2),
-    (1, 9, 7, 3, 5, 20, 5, 1),
-    (1, 6, 4, 1, 33, 7, (3, 1), (2, 2)),
-    (1, 3, 5, 1, 16, 16, (2, 4), (1, 1)),
-    (1, 1, 1, 2, 4, 4, 2, 1),
-    (2, 37, 1, 1, 100, 100, 1, 1),
-    (1, 10, 14, 1, 8, 8, 8, 1),
+
+
+class Case(NamedTuple):
+    """Maps of points and values, and how they are clustered."""
+
+    batch: int
+    height: int
+    width: int
+    heads: int
+    dim: int
+    # That of the points where it says nothing.
+    values_dim: int | None = None
+    center_grid: int | tuple[int, int] = 2
+    region_grid: int | tuple[int, int] = 1
+
+    @property
+    def size(self):
+        return self.batch, self.height, self.width, self.heads
+
+    @property
+    def dims(self):
+        return self.dim, self.dim if self.values_dim is None else self.values_dim
+
+    def __str__(self):
+        size, dims = 'x'.join(map(str, self.size)), '+'.join(map(str, self.dims))
+        return f'{size}x({dims}), centers {self.center_grid}, regions {self.region_grid}'
+
+
+CASES = [
+    Case(2, 8, 6, 1, 24, region_grid=2),
+    Case(1, 9, 7, 3, 5, values_dim=20, center_grid=5),
+    Case(1, 6, 4, 1, 33, values_dim=7, center_grid=(3, 1), region_grid=(2, 2)),
+    Case(1, 3, 5, 1, 16, center_grid=(2, 4), region_grid=(1, 1)),
+    Case(1, 1, 1, 2, 4),
+    Case(2, 37, 1, 1, 100, center_grid=1),
+    Case(1, 10, 14, 1, 8, center_grid=8),
 ]
-FIRST = SHAPES[0]
-SMALL = (1, 4, 6, 2, 24, 24, 2, (1, 2))
+SMALL = Case(1, 4, 6, 2, 24, region_grid=(1, 2))
 
 
 @pytest.fixture(params=FORMS)
@@ -38,22 +66,23 @@ def form(request, monkeypatch):
     return request.param
 
 
-def inputs(shape, dtype=torch.float32, seed=0):
-    *size, dim, values_dim, _, _ = shape
+def inputs(case, dtype=torch.float32, seed=0):
+    dim, values_dim = case.dims
     generator = torch.Generator().manual_seed(seed)
-    points, values, upstream = (torch.randn(*size, d, generator=generator) for d in (dim, values_dim, values_dim))
+    points, values, upstream = (torch.randn(*case.size, d, generator=generator) for d in (dim, values_dim, values_dim))
     maps = [t.to(DEVICE, dtype) for t in (points, values)]
     return [*maps, torch.tensor([1.7], device=DEVICE), torch.tensor([-0.3], device=DEVICE)], upstream.to(DEVICE, dtype)
 
 
-def run(tensors, upstream, shape, impl='triton', denominator='similarity'):
+def run(tensors, upstream, case, impl='triton', denominator='similarity'):
     leaves = [t.detach().requires_grad_() for t in tensors]
-    out = cluster(*leaves, center_grid=shape[-2], region_grid=shape[-1], denominator=denominator, impl=impl)
+    grids = dict(center_grid=case.center_grid, region_grid=case.region_grid)
+    out = cluster(*leaves, **grids, denominator=denominator, impl=impl)
     return [out, *torch.autograd.grad(out, leaves, upstream)]
 
 
-def run_exactly(tensors, upstream, shape, **options):
-    return run([t.double() for t in tensors], upstream.double(), shape, impl='reference', **options)
+def run_exactly(tensors, upstream, case, **options):
+    return run([t.double() for t in tensors], upstream.double(), case, impl='reference', **options)
 
 
 def assert_equal_up_to_rounding(got, want, *, rtol=2e-6):
@@ -64,36 +93,20 @@ def assert_equal_up_to_rounding(got, want, *, rtol=2e-6):
 
 
 @pytest.mark.parametrize('denominator', ['similarity', 'count'])
-@pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_equals_literal(form, shape, denominator):
-    tensors, upstream = inputs(shape)
-    got = run(tensors, upstream, shape, denominator=denominator)
-    assert_equal_up_to_rounding(got, run_exactly(tensors, upstream, shape, denominator=denominator))
-
-
-def test_forms_are_chosen_by_size():
-    assert plan.fits_on_chip(49, 4, 24, 24, 4) and plan.fits_on_chip(64, 64, 32, 8, 4)
-    assert plan.fits_on_chip(24, 1, 256, 256, 2) and not plan.fits_on_chip(24, 1, 256, 256, 4)
-    assert not plan.fits_on_chip(1050, 4, 32, 32, 2) and not plan.fits_on_chip(64, 1, 256, 16, 2)
-    assert not plan.fits_on_chip(196, 49, 24, 24, 2)
-
-
-@pytest.mark.parametrize('groups', [1, 7, 1024, 40000])
-@pytest.mark.parametrize('points', [1, 31, 1050, 3136, 67200])
-def test_chunks_cover_each_point_once(points, groups):
-    chunks = plan.split(points, groups, 64, processors=132)
-    assert chunks.size % 64 == 0
-    assert (chunks.number - 1) * chunks.size < points <= chunks.number * chunks.size
-    assert chunks.number == 1 or chunks.number * groups <= 2 * plan.PROGRAMS_PER_PROCESSOR * 132
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_equals_reference(form, case, denominator):
+    tensors, upstream = inputs(case)
+    got = run(tensors, upstream, case, denominator=denominator)
+    assert_equal_up_to_rounding(got, run_exactly(tensors, upstream, case, denominator=denominator))
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize('shape', [FIRST, SHAPES[1]], ids=str)
-def test_half_precision_errs_at_most_twice_as_much_as_literal(form, dtype, shape):
-    tensors, upstream = inputs(shape, dtype)
-    want = run_exactly(tensors, upstream, shape)
-    got, literal = (run(tensors, upstream, shape, impl=impl) for impl in ('triton', 'reference'))
-    for g, near, exact, like in zip(got, literal, want, [tensors[1], *tensors], strict=True):
+@pytest.mark.parametrize('case', CASES[:2], ids=str)
+def test_half_precision_errs_at_most_twice_as_much_as_reference(form, dtype, case):
+    tensors, upstream = inputs(case, dtype)
+    want = run_exactly(tensors, upstream, case)
+    got, reference = (run(tensors, upstream, case, impl=impl) for impl in ('triton', 'reference'))
+    for g, near, exact, like in zip(got, reference, want, [tensors[1], *tensors], strict=True):
         assert g.dtype == like.dtype
         budget = 2 * (near.double() - exact).abs()
         # The sums over all points, in float32, are right to its rounding by luck.
@@ -103,13 +116,13 @@ def test_half_precision_errs_at_most_twice_as_much_as_literal(form, dtype, shape
 
 
 def test_ties_go_to_the_first_center(form):
-    shape = (1, 4, 6, 1, 3, 3, 2, 1)
-    (_, values, alpha, beta), upstream = inputs(shape)
+    case = Case(1, 4, 6, 1, 3)
+    (_, values, alpha, beta), upstream = inputs(case)
     points = torch.ones(1, 4, 6, 1, 3, device=DEVICE)
     # In float32 the sigmoid of all of them is one: z decides. Repeated windows tie as well.
     for shift in (0.0, 40.0):
         tensors = [points, values, alpha, beta + shift]
-        assert_equal_up_to_rounding(run(tensors, upstream, shape), run_exactly(tensors, upstream, shape))
+        assert_equal_up_to_rounding(run(tensors, upstream, case), run_exactly(tensors, upstream, case))
     for center_grid in (2, (8, 6)):
         state = operator.cluster(points, values, alpha, beta, *_grid(center_grid), 1, 1, False)[1]
         assert state.eq(0).all()
@@ -120,42 +133,42 @@ def _grid(grid):
 
 
 def test_repeated_windows_tie(form):
-    shape = (1, 2, 3, 2, 6, 6, (4, 6), 1)
-    (points, values, alpha, beta), _ = inputs(shape)
+    case = Case(1, 2, 3, 2, 6, center_grid=(4, 6))
+    (points, values, alpha, beta), _ = inputs(case)
     index = operator.cluster(points, values, alpha, beta, 4, 6, 1, 1, False)[1]
     want = assign(points, alpha, beta, center_grid=(4, 6), region_grid=1)
     assert torch.equal(index.long().reshape(1, 2, 2, 3).permute(0, 2, 3, 1), want)
 
 
 def test_saturated_sigmoids_do_not_decide(form):
-    shape = (1, 6, 6, 1, 8, 8, 3, 1)
-    (points, values, _, beta), upstream = inputs(shape)
+    case = Case(1, 6, 6, 1, 8, center_grid=3)
+    (points, values, _, beta), upstream = inputs(case)
     for scale in (1e3, -1e3):
         tensors = [points, values, torch.full_like(beta, scale), beta]
-        assert_equal_up_to_rounding(run(tensors, upstream, shape), run_exactly(tensors, upstream, shape), rtol=1e-4)
+        assert_equal_up_to_rounding(run(tensors, upstream, case), run_exactly(tensors, upstream, case), rtol=1e-4)
     tensors = [points, values, torch.full_like(beta, 0.5), torch.full_like(beta, 60.0)]
-    assert_equal_up_to_rounding(run(tensors, upstream, shape), run_exactly(tensors, upstream, shape))
+    assert_equal_up_to_rounding(run(tensors, upstream, case), run_exactly(tensors, upstream, case))
 
 
 def test_zero_vectors(form):
-    shape = (1, 4, 6, 1, 8, 8, 2, 1)
-    tensors, upstream = inputs(shape)
+    case = Case(1, 4, 6, 1, 8)
+    tensors, upstream = inputs(case)
     tensors[0] *= (torch.arange(24, device=DEVICE) % 3 > 0).reshape(1, 4, 6, 1, 1)
-    got, want = run(tensors, upstream, shape), run_exactly(tensors, upstream, shape)
+    got, want = run(tensors, upstream, case), run_exactly(tensors, upstream, case)
     # The gradient of a zero vector is over 1e-12: compared on its own scale.
     zero = tensors[0].eq(0)
     assert_close(got[1][zero].double(), want[1][zero], rtol=1e-3, atol=1e6)
     got[1], want[1] = got[1].masked_fill(zero, 0), want[1].masked_fill(zero, 0)
     assert_equal_up_to_rounding(got, want)
     tensors[0].zero_()
-    got, want = run(tensors, upstream, shape), run_exactly(tensors, upstream, shape)
+    got, want = run(tensors, upstream, case), run_exactly(tensors, upstream, case)
     assert_equal_up_to_rounding([got[0], *got[2:]], [want[0], *want[2:]])
     assert got[1].isfinite().all()
 
 
-def packed_run(packed, alpha, beta, upstream, shape):
+def packed_run(packed, alpha, beta, upstream, case):
     leaves = [t.detach().requires_grad_() for t in (packed, alpha, beta)]
-    out = operator.cluster_packed(*leaves, *_grid(shape[-2]), *_grid(shape[-1]), False)[0]
+    out = operator.cluster_packed(*leaves, *_grid(case.center_grid), *_grid(case.region_grid), False)[0]
     return [out, *torch.autograd.grad(out, leaves, upstream)]
 
 
@@ -196,9 +209,9 @@ def test_an_expanded_gradient(form):
 
 
 def test_an_empty_batch(form):
-    shape = (0, 4, 4, 2, 8, 8, 2, 2)
-    tensors, upstream = inputs(shape)
-    out, *gradients = run(tensors, upstream, shape)
+    case = Case(0, 4, 4, 2, 8, region_grid=2)
+    tensors, upstream = inputs(case)
+    out, *gradients = run(tensors, upstream, case)
     assert out.shape == upstream.shape
     assert [g.shape for g in gradients] == [t.shape for t in tensors]
     assert gradients[2].eq(0).all() and gradients[3].eq(0).all()
@@ -212,7 +225,7 @@ def test_the_same_bits_every_time(form):
 
 def test_what_is_kept_is_small():
     kept = []
-    (points, values, alpha, beta), _ = inputs((1, 20, 16, 1, 32, 32, 7, 1))
+    (points, values, alpha, beta), _ = inputs(Case(1, 20, 16, 1, 32, center_grid=7))
     leaves = [t.requires_grad_() for t in (points, values, alpha, beta)]
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         cluster(*leaves, center_grid=7, region_grid=1, impl='triton')
@@ -275,7 +288,7 @@ def test_compile(packed):
 
 @pytest.mark.parametrize('packed', [False, True])
 def test_the_registration_is_sound(form, packed):
-    (points, values, alpha, beta), _ = inputs((1, 4, 4, 1, 5, 5, 2, 1))
+    (points, values, alpha, beta), _ = inputs(Case(1, 4, 4, 1, 5))
     maps = [torch.stack([points, values], dim=3)] if packed else [points, values]
     tensors = [t.requires_grad_() for t in (*maps, alpha, beta)]
     torch.library.opcheck(operator.cluster_packed if packed else operator.cluster, (*tensors, 2, 2, 1, 1, True))
@@ -283,13 +296,13 @@ def test_the_registration_is_sound(form, packed):
 
 def test_offsets_beyond_int32():
     # The third image lies 2^31 elements behind the first; memory that is not touched takes none.
-    shape = (3, 2, 3, 1, 16, 16, 1, 1)
-    (points, values, alpha, beta), upstream = inputs(shape, torch.bfloat16)
+    case = Case(3, 2, 3, 1, 16, center_grid=1)
+    (points, values, alpha, beta), upstream = inputs(case, torch.bfloat16)
     pitch = 2**30 + 64
     storage = torch.empty(2 * pitch + points[0].numel(), device=DEVICE, dtype=torch.bfloat16)
     far = storage.as_strided(points.shape, (pitch, *points.stride()[1:])).copy_(points)
-    got = run([far, values, alpha, beta], upstream, shape)
-    want = run([points, values, alpha, beta], upstream, shape)
+    got = run([far, values, alpha, beta], upstream, case)
+    want = run([points, values, alpha, beta], upstream, case)
     assert all(torch.equal(g, w) for g, w in zip(got, want, strict=True))
 
 

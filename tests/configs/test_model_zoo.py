@@ -13,7 +13,7 @@ from modelindex.load_model_index import load
 from torch.testing import assert_close
 
 import mmpretrain_plugin  # noqa: F401
-from coc_core.mm.launch import replace_sync_batch_norm
+from coc_core.mm.models import replace_sync_batch_norm
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for path in (ROOT / 'configs').glob('[!_]*/*.py'))
@@ -67,7 +67,7 @@ def test_mmpretrain_loads_a_file_of_bare_names_into_them(golden, tmp_path, publi
     from coc_core.checkpoints import from_official
 
     case = golden('classify_coc_tiny')
-    state = case.official_state_dict('coc_tiny')
+    state = case.published_state_dict('coc_tiny')
     torch.save({'state_dict': state} if published else from_official(state), tmp_path / 'a.pth')
     model = mmpretrain.get_model('coc-tiny_8xb128_in1k', pretrained=str(tmp_path / 'a.pth')).eval()
     with torch.no_grad():

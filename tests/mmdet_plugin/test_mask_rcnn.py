@@ -38,7 +38,7 @@ def test_dense_golden_cases_through_the_registry(golden, centers):
     case = golden(f'dense_coc_small_{centers**2}')
     init_default_scope('mmdet')
     model = MODELS.build(dict(type='ContextCluster', arch='coc_small', center_grid=centers)).double().eval()
-    model.load_state_dict(from_official(case.official_state_dict('dense_coc_small')))
+    model.load_state_dict(from_official(case.published_state_dict('dense_coc_small')))
     with torch.no_grad():
         for i, output in enumerate(model(case.image())):
             assert_close(output, case.expected[f'stage{i}'].double(), rtol=0, atol=1e-6)

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import mmseg_plugin  # noqa: F401
 from coc_core.checkpoints import from_official
-from coc_core.mm.launch import replace_sync_batch_norm
+from coc_core.mm.models import replace_sync_batch_norm
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'segmentation'
 
@@ -40,7 +40,7 @@ def test_dense_golden_cases_through_the_registry(golden, centers):
     case = golden(f'dense_coc_small_{centers**2}')
     init_default_scope('mmseg')
     model = MODELS.build(dict(type='ContextCluster', arch='coc_small', center_grid=centers)).double().eval()
-    model.load_state_dict(from_official(case.official_state_dict('dense_coc_small')))
+    model.load_state_dict(from_official(case.published_state_dict('dense_coc_small')))
     with torch.no_grad():
         for i, output in enumerate(model(case.image())):
             assert_close(output, case.expected[f'stage{i}'].double(), rtol=0, atol=1e-6)

@@ -9,9 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 
-from coc_core.mm.data_checks import check_data
-from coc_core.mm.data_checks.inspection import inspections
-from coc_core.mm.errors import LaunchError
+from coc_core.errors import UserError
+from coc_core.mm.data_checks.checks import check_data, inspections
 from pointcloud.dataset import FILES, ScanObjectNN
 from pointcloud.metrics import PointClsMetric
 from pointcloud.registry import TRANSFORMS
@@ -151,9 +150,9 @@ def test_bad_files_stop_a_run_before_it_starts_and_are_listed(tmp_path, name):
     make, message = BAD[name]
     make(tmp_path)
     cfg = config(tmp_path)
-    with pytest.raises(LaunchError, match=message):
+    with pytest.raises(UserError, match=message):
         check_data(cfg, ['train'])
-    with pytest.raises(LaunchError, match=message):
+    with pytest.raises(UserError, match=message):
         ScanObjectNN(str(tmp_path), 'training')
     (inspection,) = inspections(cfg, ['train'], files=True)
     assert any(problem for problem in inspection.problems)
@@ -178,7 +177,7 @@ def test_part_of_the_published_data_trains_but_is_told(tmp_path):
 
 def test_a_cloud_with_fewer_points_than_asked_for_is_named(tmp_path):
     write(tmp_path)
-    with pytest.raises(LaunchError, match=r'scale75\.h5 holds clouds of 40 points, but the pipeline takes 41'):
+    with pytest.raises(UserError, match=r'scale75\.h5 holds clouds of 40 points, but the pipeline takes 41'):
         check_data(config(tmp_path, num_points=41), ['train'])
 
 

@@ -35,7 +35,7 @@ def test_no_point_left_out_of_a_group_is_nearer_than_one_within(cloud, count):
 
 
 @pytest.mark.parametrize('offset', [100, 1000, 10_000])
-def test_neighbours_do_not_depend_on_where_a_cloud_is(offset):
+def test_neighbors_do_not_depend_on_where_a_cloud_is(offset):
     # Multiples of 2^-10, which float32 holds at every one of these places.
     points = (torch.randn(2, 500, 3, generator=torch.Generator().manual_seed(0)) * 1024).round() / 1024
     here = nearest_neighbors(points, points[:, :100], 12)

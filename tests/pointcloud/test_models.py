@@ -1,4 +1,4 @@
-"""The point-cloud models equal the published ones, and their fast layers the literal ones, gradients included."""
+"""The point-cloud models equal the published ones, and their fast layers the reference ones, gradients included."""
 
 import copy
 
@@ -29,22 +29,22 @@ def small(**options):
 def test_published_weights_give_published_logits(golden, name, prefix):
     case = golden(f'points_{name}')
     model = pointcloud.create_model(name).double().eval()
-    official = {prefix + key: value for key, value in case.official_state_dict(name).items()}
-    model.load_state_dict(from_official(official))
+    published = {prefix + key: value for key, value in case.published_state_dict(name).items()}
+    model.load_state_dict(from_official(published))
     assert sum(p.numel() for p in model.parameters()) == case.case['parameters']
     with torch.no_grad():
         assert_close(model(case.points()), case.expected['logits'], rtol=0, atol=1e-10)
 
 
 def test_state_dict_of_another_model_is_refused(golden):
-    official = golden('points_pointmlp').official_state_dict('pointmlp')
+    published = golden('points_pointmlp').published_state_dict('pointmlp')
     with pytest.raises(ValueError, match=r"'classifer\.0\.weight' is not a key of a published point-cloud model"):
-        from_official({**official, 'classifer.0.weight': torch.zeros(1)})
+        from_official({**published, 'classifer.0.weight': torch.zeros(1)})
 
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('options', [{}, {'clustering': False}, {'residual_expansion': 0.25}], ids=str)
-def test_fast_equals_literal_with_every_gradient(options, training):
+def test_fast_equals_reference_with_every_gradient(options, training):
     model = small(**options).train(training)
     points = torch.randn(3, 37, 3, dtype=torch.float64)
     weights = torch.randn(3, 32, dtype=torch.float64)
@@ -53,17 +53,17 @@ def test_fast_equals_literal_with_every_gradient(options, training):
         x = points.clone().requires_grad_()
         output = forward(x)
         results.append((output, *torch.autograd.grad((output * weights).sum(), [x, *model.parameters()])))
-    for fast, literal in zip(*results, strict=True):
-        assert_close(fast, literal, rtol=1e-9, atol=1e-9)
+    for fast, reference in zip(*results, strict=True):
+        assert_close(fast, reference, rtol=1e-9, atol=1e-9)
 
 
-def test_running_statistics_equal_the_literal_ones():
-    fast, literal = small().train(), small().train()
+def test_running_statistics_equal_the_reference_ones():
+    fast, reference = small().train(), small().train()
     points = torch.randn(3, 37, 3, dtype=torch.float64)
     # Backward computes norms again, which must not count twice.
     fast(points).sum().backward()
-    pointmlp_reference(literal, points).sum().backward()
-    for (name, ours), theirs in zip(fast.named_buffers(), literal.buffers(), strict=True):
+    pointmlp_reference(reference, points).sum().backward()
+    for (name, ours), theirs in zip(fast.named_buffers(), reference.buffers(), strict=True):
         assert_close(ours, theirs, msg=name)
 
 
@@ -93,14 +93,14 @@ def repeated(distinct, points=1024):
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('distinct', [1, 2, 40, 100, 1024])
-def test_float32_is_as_accurate_as_the_literal_form_however_few_points_are_distinct(distinct, training):
+def test_float32_is_as_accurate_as_the_reference_form_however_few_points_are_distinct(distinct, training):
     torch.manual_seed(0)
     model = create_model('pointmlp_elite').train(training).backbone
     points = repeated(distinct)
     with torch.no_grad():
         exact = pointmlp_reference(copy.deepcopy(model).double(), points.double())
-        literal = error_of(pointmlp_reference(copy.deepcopy(model), points), exact)
-        assert error_of(model(points), exact) <= 3 * literal
+        reference = error_of(pointmlp_reference(copy.deepcopy(model), points), exact)
+        assert error_of(model(points), exact) <= 3 * reference
 
 
 def test_statistics_of_a_batch_are_rounded_once():

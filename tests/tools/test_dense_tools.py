@@ -41,11 +41,11 @@ def run(*command, cwd=ROOT, expect=0):
 
 
 class Small:
-    """The digits configs on a few scenes, with a freshly initialised checkpoint of the classifier to start from."""
+    """The digits configs on a few scenes, with a freshly initialized checkpoint of the classifier to start from."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        tool = ROOT / 'tools' / 'make_digits_data.py'
+        tool = ROOT / 'tools' / 'dataset_converters' / 'make_digits_data.py'
         run(tool, '--out', folder / 'data', '--layout', 'coco', 'ade20k', '--scenes', '8', '4')
         weights = create_model('coc_tiny', num_classes=10, layer_scale_init=0.1).state_dict()
         # For segmentation as mmpretrain saves it, for detection as the published code does.
@@ -103,7 +103,7 @@ def test_pretrained_trunk_is_what_training_started_from(small, scope):
     assert f'{scope}.pth: {origin[scope]}' in log
     assert 'starts fresh by design: dense_norms.0.weight' in log and 'not used by design: norm.weight' in log
     trained = torch.load(small.checkpoint(scope), weights_only=False)['state_dict']
-    # Two warm-up steps hardly move a weight; another initialisation would be nowhere near.
+    # Two warm-up steps hardly move a weight; another initialization would be nowhere near.
     for key in ('stages.3.blocks.1.mlp.fc1.weight', 'stages.0.blocks.0.mixer.points_values.weight'):
         assert (trained[f'backbone.{key}'] - small.start[key]).abs().max() < 1e-3 < small.start[key].abs().max()
 

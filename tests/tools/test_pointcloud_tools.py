@@ -131,7 +131,8 @@ def test_pictures_of_chosen_clouds(trained, color):
     out = trained / 'pictures'
     checkpoint = trained / 'one' / 'epoch_3.pth'
     run(
-        TOOLS / 'draw_points.py', CONFIG, checkpoint, '--samples', '0', '17', '--color', color, '--out', out,
+        TOOLS / 'analysis_tools' / 'draw_points.py', CONFIG, checkpoint,
+        '--samples', '0', '17', '--color', color, '--out', out,
         *options(trained / 'data'),
     )  # fmt: skip
     for place in ('00000', '00017'):
@@ -143,7 +144,7 @@ def test_pictures_of_chosen_clouds(trained, color):
 def test_seeds_are_trained_apart_and_summed_up(trained):
     work_dir = trained / 'seeds'
     command = (
-        TOOLS / 'run_seeds.py', CONFIG, '--seeds', '1', '2', '--work-dir', work_dir,
+        TOOLS / 'analysis_tools' / 'run_seeds.py', CONFIG, '--seeds', '1', '2', '--work-dir', work_dir,
         *options(trained / 'data', 'train_cfg.max_epochs=2'),
     )  # fmt: skip
     assert re.search(r'OA +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+\n', run(*command))

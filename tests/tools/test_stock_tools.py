@@ -28,7 +28,7 @@ def run(script, *arguments, data_root, options=SMALL):
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory):
     out = tmp_path_factory.mktemp('digits')
-    tool = ROOT / 'tools' / 'make_digits_data.py'
+    tool = ROOT / 'tools' / 'dataset_converters' / 'make_digits_data.py'
     subprocess.run([sys.executable, tool, '--out', out, '--layout', 'imagenet'], check=True, capture_output=True)
     return out / 'imagenet'
 

@@ -5,10 +5,43 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from coc_core.mm.data_checks.images import Problem, absent_files, read_pixels
+from coc_core.mm.data_checks.inspection import Inspection, class_names, dataset_class, path_below, transforms_of
+
+
+def inspect(name: str, scope: str, dataset: Mapping[str, Any]) -> Inspection:
+    """Return the checks of a data set with a COCO annotation file.
+
+    Args:
+        name: What messages call it.
+        scope: Where its class is registered.
+        dataset: Its config.
+    """
+    inspection = Inspection(name)
+    ann_file = path_below(dataset, dataset['ann_file'])
+    folder = path_below(dataset, (dataset.get('data_prefix') or {}).get('img', ''))
+    content = read(ann_file)
+    if isinstance(content, Problem):
+        inspection.problems.append(content)
+        return inspection
+    masks = any(step.get('with_mask') for step in transforms_of(dataset.get('pipeline')))
+    inspection.problems.extend(annotation_problems(content, ann_file, folder, _classes(scope, dataset), masks=masks))
+    named = [image for image in content['images'] if 'file_name' in image and (folder / image['file_name']).is_file()]
+    inspection.samples.extend(partial(image_problems, image, folder) for image in named)
+    inspection.summary = (
+        f'{len(content["images"])} images, {len(content["annotations"])} annotations, '
+        f'{len(content["categories"])} categories, {empty_images(content)} images without annotation'
+    )
+    return inspection
+
+
+def _classes(scope: str, dataset: Mapping[str, Any]) -> list[str]:
+    named = class_names((dataset.get('metainfo') or {}).get('classes'))
+    return named or class_names(getattr(dataset_class(scope, dataset), 'METAINFO', {}).get('classes')) or []
 
 
 def read(ann_file: Path) -> dict[str, Any] | Problem:

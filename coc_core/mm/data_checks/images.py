@@ -28,7 +28,7 @@ class Problem:
     skipped: bool = False
 
     def __str__(self) -> str:
-        """The problem as one sentence."""
+        """Return the problem as one sentence."""
         return f'{self.place} {self.what}.'
 
 
@@ -46,7 +46,7 @@ def read_pixels(path: Path) -> np.ndarray | Problem:
 def is_torn(path: str) -> bool:
     """Whether a JPEG or PNG file ends before its image does, by its last bytes alone.
 
-    OpenCV decodes what there is of a torn JPEG and says so on stderr at most: half a grey picture for training.
+    OpenCV decodes what there is of a torn JPEG and says so on stderr at most: half a gray picture for training.
     """
     try:
         with open(path, 'rb') as file:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from inspect import getmro, signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from coc_core.mm.data_checks.images import Problem, read_pixels
+from coc_core.mm.data_checks.inspection import Inspection, class_names, dataset_class, path_below
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,76 @@ def map_problems(image: Path, label_map: Path, rule: LabelRule) -> list[Problem]
 
 
 def size_difference(map_size: tuple[int, ...], image_size: tuple[int, ...]) -> str:
-    """The rest of a sentence about a label map of another size than its image, sizes as (rows, columns)."""
+    """Return the rest of a sentence about a label map of another size than its image, sizes as (rows, columns)."""
     return f'has {map_size[1]}x{map_size[0]} pixels, its image {image_size[1]}x{image_size[0]}'
 
 
 def label_difference(wrong: list[int], rule: LabelRule) -> str:
-    """The rest of a sentence about labels that stand for no class."""
+    """Return the rest of a sentence about labels that stand for no class."""
     shown = ', '.join(map(str, wrong[:5])) + (', ...' if len(wrong) > 5 else '')
     return f'has the labels {shown}, which stand for no class ({rule.describe()}): check metainfo and reduce_zero_label'
+
+
+def has_maps(dataset: Mapping[str, Any]) -> bool:
+    """Whether a data set's config names a folder of label maps."""
+    prefix = dataset.get('data_prefix')
+    return isinstance(prefix, Mapping) and bool(prefix.get('seg_map_path'))
+
+
+def inspect(name: str, scope: str, dataset: Mapping[str, Any]) -> Inspection:
+    """Return the checks of a data set of images with label maps.
+
+    Args:
+        name: What messages call it.
+        scope: Where its class is registered.
+        dataset: Its config.
+    """
+    inspection = Inspection(name)
+    kind = dataset_class(scope, dataset)
+    arguments = _defaults(kind) | dict(dataset)
+    prefix = dataset['data_prefix']
+    folders = Folders(
+        path_below(dataset, prefix.get('img_path', '')),
+        path_below(dataset, prefix['seg_map_path']),
+        arguments['img_suffix'],
+        arguments['seg_map_suffix'],
+    )
+    own = getattr(kind, 'METAINFO', {}).get('classes')
+    wanted = class_names((dataset.get('metainfo') or {}).get('classes'))
+    if own and wanted and not set(wanted) <= set(own):
+        other = next(name for name in wanted if name not in own)
+        what = f"knows no class {other!r} (dataset.metainfo.classes): set dataset.type='BaseSegDataset' for your own"
+        inspection.problems.append(Problem(kind.__name__, what))
+    ann_file = path_below(dataset, dataset['ann_file']) if dataset.get('ann_file') else None
+    found = pairs(folders, ann_file)
+    inspection.problems.extend(pairing_problems(folders, found))
+    rule = label_rule(kind, arguments)
+    if rule is not None:
+        complete = [(image, label_map) for image, label_map in found if image.is_file() and label_map.is_file()]
+        inspection.samples.extend(partial(map_problems, *pair, rule) for pair in complete)
+    inspection.summary = f'{len(found)} images, {rule.num_labels if rule else "no"} classes'
+    return inspection
+
+
+def label_rule(kind: Any, arguments: Mapping[str, Any]) -> LabelRule | None:
+    """Return which labels the maps of a segmentation data set may hold; None where it names no classes.
+
+    Args:
+        kind: The data set's class, whose own classes the maps are drawn with where it has any.
+        arguments: What it is built with, or its attributes.
+    """
+    own = getattr(kind, 'METAINFO', {}).get('classes')
+    classes = own or class_names((arguments.get('metainfo') or {}).get('classes'))
+    if classes is None:
+        return None
+    return LabelRule(len(classes), bool(arguments.get('reduce_zero_label')), arguments.get('ignore_index', 255))
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """Return the arguments that a segmentation data set has where a config is silent."""
+    found: dict[str, Any] = {}
+    for level in reversed(getmro(kind)[:-1]):
+        for name, parameter in signature(level).parameters.items():
+            if parameter.default is not parameter.empty:
+                found[name] = parameter.default
+    return found

@@ -31,7 +31,7 @@ def mix(mixer: Any, x_BHWC: Tensor, scale: Tensor | None = None) -> Tensor:
         [B, H, W, C] in the dtype of ``x_BHWC``, or of autocast where that is on.
 
     Raises:
-        ValueError: The map does not divide into the regions.
+        UserError: The map does not divide into the regions.
     """
     out_weight, out_bias, scale = fold_scale(mixer.proj, scale, x_BHWC)
     heads_BHWKC = x_BHWC[:, :, :, None].expand(-1, -1, -1, mixer.heads, -1)

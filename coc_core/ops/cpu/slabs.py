@@ -45,7 +45,7 @@ class SlabClustering:
         """Return how the slabs of a map are clustered.
 
         Raises:
-            ValueError: The map does not divide into the regions, or a grid is impossible.
+            UserError: The map does not divide into the regions, or a grid is impossible.
         """
         height, _ = region_size(points_BHWKD, region_grid)
         _, cols = as_pair(region_grid, 'region_grid')
@@ -59,7 +59,7 @@ class SlabClustering:
         return (slice(start, start + step) for start in range(0, len(x_SHW), step))
 
     def _groups(self, *maps_SHWKD: Tensor) -> tuple[Tensor, ...]:
-        """The pooling windows, [M, N], and each map as groups, [G, N, D], in the precision that is computed in."""
+        """Return the pooling windows, [M, N], and each map as groups, [G, N, D], in the computing precision."""
         first = maps_SHWKD[0]
         dtype = working_dtype(first)
         size = self.height, first.shape[2] // self.cols

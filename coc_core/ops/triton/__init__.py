@@ -33,7 +33,7 @@ def cluster(points_BHWKD: Tensor, values_BHWKD: Tensor, alpha: Tensor, beta: Ten
 
 
 def _plain_options(center_grid: Grid, region_grid: Grid, denominator: str) -> tuple[int, int, int, int, bool]:
-    """What the registered operators take: no pairs."""
+    """Return what the registered operators take: no pairs."""
     return *as_pair(center_grid, 'center_grid'), *as_pair(region_grid, 'region_grid'), denominator == 'count'
 
 

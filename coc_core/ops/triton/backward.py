@@ -12,10 +12,10 @@ from coc_core.ops.triton.shared import (
     count_dot,
     dot,
     gather_centers,
+    gather_rows,
     load_centers,
     load_points,
     locate,
-    spread,
     store_points,
     sum_chunks,
     unit_gradient,
@@ -35,7 +35,7 @@ def cosines(f_ND, unit_ND):
 
 @triton.jit
 def similarity_gradient(g_ND, v_ND, held_ND, grad_sum_ND, COUNT: tl.constexpr):
-    """The gradient of each point's similarity: through what it receives, what it gives, and the denominator."""
+    """Return the gradient of each point's similarity: through what it receives, what it gives, and the denominator."""
     given_ND = v_ND.to(tl.float32)
     if not COUNT:
         given_ND -= held_ND
@@ -44,14 +44,14 @@ def similarity_gradient(g_ND, v_ND, held_ND, grad_sum_ND, COUNT: tl.constexpr):
 
 @triton.jit
 def direction_gradient(f_ND, unit_ND, scaled_N, cosine_N, length_N, divisor_N):
-    """The gradient of the points through their own cosine; a vector shorter than eps has no gradient of its length."""
+    """Return the points' gradient through their own cosine; a vector shorter than eps has none of its length."""
     along_N = tl.where(length_N >= EPS, scaled_N * cosine_N / divisor_N, 0.0)
     return scaled_N[:, None] * unit_ND - along_N[:, None] * f_ND.to(tl.float32)
 
 
 @triton.jit
 def pool_gradient(member_NM, share_M, grad_MD):
-    """What each point gets from the pooling windows that it lies in."""
+    """Return what each point gets from the pooling windows that it lies in."""
     return count_dot(member_NM, grad_MD * share_M[:, None])
 
 
@@ -85,7 +85,7 @@ def backward_on_chip(
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """A whole group in one program: each input is read once; only the assignment comes from the forward."""
+    """Work on a whole group in one program: each input is read once; only the assignment comes from the forward."""
     group = tl.program_id(0)
     # Of a small region the sides are constants: divisions by them are cheap.
     geometry = (regions[0], regions[1], regions[2], HEIGHT, WIDTH)
@@ -98,7 +98,7 @@ def backward_on_chip(
     g_ND = load_points(grad, grad_strides, place, width, n_N, inside_N, DV, BLOCK_DV)
     member_NM, share_M = windows(n_N, inside_N, height, width, ROWS, COLS, BLOCK_M)
     unit_MD, center_length_M = unit_vectors(count_dot(tl.trans(member_NM), f_ND) * share_M[:, None])
-    unit_ND = spread(unit_MD, index_N, BLOCK_N, BLOCK_D)
+    unit_ND = gather_rows(unit_MD, index_N, BLOCK_N, BLOCK_D)
     cosine_N, length_N, divisor_N = cosines(f_ND, unit_ND)
     scale = tl.load(alpha).to(tl.float32)
     s_N = tl.where(inside_N, tl.sigmoid(tl.load(beta).to(tl.float32) + scale * cosine_N), 0.0)
@@ -107,8 +107,8 @@ def backward_on_chip(
     pooled_NM = tl.where(member_NM, share_M[None, :], 0.0)
     held_MD = dot(tl.trans(s_NM + pooled_NM), v_ND) / (1.0 + weight_M)[:, None]
     grad_sum_MD = dot(tl.trans(s_NM), g_ND) / (1.0 + weight_M)[:, None]
-    held_ND = spread(held_MD, index_N, BLOCK_N, BLOCK_DV)
-    grad_sum_ND = spread(grad_sum_MD, index_N, BLOCK_N, BLOCK_DV)
+    held_ND = gather_rows(held_MD, index_N, BLOCK_N, BLOCK_DV)
+    grad_sum_ND = gather_rows(grad_sum_MD, index_N, BLOCK_N, BLOCK_DV)
     grad_z_N = similarity_gradient(g_ND, v_ND, held_ND, grad_sum_ND, COUNT) * s_N * (1.0 - s_N)
     grad_v_ND = s_N[:, None] * grad_sum_ND + pool_gradient(member_NM, share_M, grad_sum_MD)
     store_points(grad_values, grad_values_pitch, grad_v_ND, geometry, place, n_N, inside_N, DV, BLOCK_DV)
@@ -140,7 +140,7 @@ def grad_sum_chunk(
     BLOCK_M: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """What a chunk adds to the gradient of what the centers hold, [T, G, M, D']."""
+    """Return what a chunk adds to the gradient of what the centers hold, [T, G, M, D']."""
     group, chunk = tl.program_id(0) % groups, tl.program_id(0) // groups
     height, width, place = locate(group, geometry)
     total_MD = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
@@ -199,7 +199,7 @@ def grad_values_chunk(
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """A chunk's gradient of the values and of z, and what it adds to that of the unit centers, [T, G, M, D]."""
+    """Return a chunk's gradient of the values and of z, and what it adds to that of the unit centers, [T, G, M, D]."""
     group, chunk = tl.program_id(0) % groups, tl.program_id(0) // groups
     height, width, place = locate(group, geometry)
     grad_sum_MD = load_centers(grad_sum, group, ROWS * COLS, DV, BLOCK_M, BLOCK_DV)
@@ -268,7 +268,7 @@ def grad_points_block(
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """The gradient of a block of points."""
+    """Return the gradient of a block of points."""
     group, block = tl.program_id(0) % groups, tl.program_id(0) // groups
     height, width, place = locate(group, geometry)
     n_N = block * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -11,10 +11,10 @@ from coc_core.ops.triton.shared import (
     count_dot,
     dot,
     gather_centers,
+    gather_rows,
     load_centers,
     load_points,
     locate,
-    spread,
     store_points,
     sum_chunks,
     unit_vectors,
@@ -65,7 +65,7 @@ def forward_on_chip(
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """A whole group in one program: each input is read once."""
+    """Work on a whole group in one program: each input is read once."""
     group = tl.program_id(0)
     # Of a small region the sides are constants: divisions by them are cheap.
     geometry = (regions[0], regions[1], regions[2], HEIGHT, WIDTH)
@@ -82,7 +82,7 @@ def forward_on_chip(
     # The pooled value and the cluster's sum in one product.
     pooled_NM = tl.where(member_NM, share_M[None, :], 0.0)
     held_MD = dot(tl.trans(s_NM + pooled_NM), v_ND) / (1.0 + weight_M)[:, None]
-    out_ND = s_N[:, None] * spread(held_MD, index_N, BLOCK_N, BLOCK_DV)
+    out_ND = s_N[:, None] * gather_rows(held_MD, index_N, BLOCK_N, BLOCK_DV)
     store_points(mixed, mixed_pitch, out_ND, geometry, place, n_N, inside_N, DV, BLOCK_DV)
     tl.store(index + group.to(tl.int64) * (height * width) + n_N, index_N.to(tl.uint8), mask=inside_N)
 
@@ -102,7 +102,7 @@ def pool_chunk(
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """What a chunk adds to the pooled points, [T, G, M, D]."""
+    """Write what a chunk adds to the pooled points, [T, G, M, D]."""
     group, chunk = tl.program_id(0) % groups, tl.program_id(0) // groups
     height, width, place = locate(group, geometry)
     total_MD = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)

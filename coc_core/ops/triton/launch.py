@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from coc_core.errors import UserError
 from coc_core.ops.regions import Pair
 from coc_core.ops.triton import plan
 
@@ -71,7 +72,7 @@ def problem_of(points_BHWKD: Tensor, values_BHWKD: Tensor, centers: Pair, region
 
 
 def allocate(problem: Problem, values_BHWKD: Tensor) -> tuple[Tensor, State]:
-    """What the forward writes; also run on fake tensors."""
+    """Return what the forward writes; also run on fake tensors."""
     p = problem
     mixed = values_BHWKD.new_empty(values_BHWKD.shape)
     center = values_BHWKD.new_empty((p.groups, p.points), dtype=torch.uint8)
@@ -84,7 +85,7 @@ def allocate(problem: Problem, values_BHWKD: Tensor) -> tuple[Tensor, State]:
 
 
 def kernels() -> Any:
-    """The modules with the kernels: the one place that imports Triton."""
+    """Return the modules with the kernels: the one place that imports Triton."""
     from coc_core.ops.triton import backward, forward
 
     return forward, backward
@@ -96,7 +97,7 @@ def run(kernel: Any, programs: int, *arguments: Any, warps: int, stages: int = 1
 
 
 def forward(inputs: Inputs, problem: Problem) -> tuple[Tensor, State]:
-    """The mixed map, and what the backward needs."""
+    """Return the mixed map, and what the backward needs."""
     p, (points, values, alpha, beta) = problem, inputs
     mixed, state = allocate(p, values)
     if mixed.numel() == 0:
@@ -232,7 +233,7 @@ def _strides(x_BHWKD: Tensor) -> tuple[int, ...]:
 
 
 def _readable(x_BHWKD: Tensor, p: Problem) -> Tensor:
-    """The map itself where its channels are adjacent; else a dense copy."""
+    """Return the map itself where its channels are adjacent; else a dense copy."""
     if x_BHWKD.stride(4) != 1 and x_BHWKD.shape[4] > 1:
         x_BHWKD = x_BHWKD.contiguous()
     _check_reach(_strides(x_BHWKD), p)
@@ -240,9 +241,9 @@ def _readable(x_BHWKD: Tensor, p: Problem) -> Tensor:
 
 
 def _check_reach(strides: tuple[int, ...], p: Problem) -> None:
-    """The offsets of a region's points from its first are int32; that of the region itself is int64."""
+    """Return the offsets of a region's points from its first are int32; that of the region itself is int64."""
     if p.height * strides[1] + p.width * strides[2] >= INT32_ELEMENTS:
-        raise ValueError(f"A region of {p.height}x{p.width} points spans over 2^31 elements: choose impl='plain'.")
+        raise UserError(f"A region of {p.height}x{p.width} points spans over 2^31 elements: choose impl='plain'.")
 
 
 def _processors(x: Tensor) -> int:

@@ -38,7 +38,7 @@ class Chunks(NamedTuple):
 
 
 def padded(size: int) -> int:
-    """The power of two that holds ``size``; 16 at least, as matrix products on tensor cores need it."""
+    """Return the power of two that holds ``size``; 16 at least, as matrix products on tensor cores need it."""
     return max(16, 1 << (size - 1).bit_length())
 
 

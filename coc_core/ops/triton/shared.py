@@ -58,7 +58,7 @@ def store_points(pointer, pitch, x_ND, geometry, place, n_N, inside_N, D: tl.con
 
 @triton.jit
 def _narrow(x, dtype: tl.constexpr):
-    """A float32 tensor in another type, rounded to the nearest."""
+    """Return a float32 tensor in another type, rounded to the nearest."""
     if INTERPRETED and dtype == tl.bfloat16:
         # The interpreter cuts the lower bits off.
         bits = x.to(tl.int32, bitcast=True)
@@ -68,7 +68,7 @@ def _narrow(x, dtype: tl.constexpr):
 
 @triton.jit
 def load_centers(pointer, group, M: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):
-    """What the centers of a group hold, from [G, M, D] to a padded [M, D]."""
+    """Return what the centers of a group hold, from [G, M, D] to a padded [M, D]."""
     m_M, d_D = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
     offset_MD = m_M[:, None] * D + d_D[None, :]
     mask_MD = (m_M < M)[:, None] & (d_D < D)[None, :]
@@ -77,7 +77,7 @@ def load_centers(pointer, group, M: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.c
 
 @triton.jit
 def gather_centers(pointer, group, index_N, inside_N, M: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """What each point's center holds, from [G, M, D] to [N, D]."""
+    """Return what each point's center holds, from [G, M, D] to [N, D]."""
     d_D = tl.arange(0, BLOCK_D)
     offset_ND = index_N[:, None] * D + d_D[None, :]
     mask_ND = inside_N[:, None] & (d_D < D)[None, :]
@@ -85,8 +85,8 @@ def gather_centers(pointer, group, index_N, inside_N, M: tl.constexpr, D: tl.con
 
 
 @triton.jit
-def spread(x_MD, index_N, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
-    """What each point's center holds, [M, D] to [N, D], without leaving the chip."""
+def gather_rows(x_MD, index_N, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Return what each point's center holds, [M, D] to [N, D], without leaving the chip."""
     return tl.gather(x_MD, tl.broadcast_to(index_N[:, None], BLOCK_N, BLOCK_D), 0)
 
 
@@ -114,7 +114,7 @@ def unit_vectors(x_MD):
 
 @triton.jit
 def unit_gradient(grad_MD, unit_MD, length_M):
-    """The backward of `unit_vectors`: a vector shorter than eps was divided by eps, so its length has no gradient."""
+    """Return the gradient of `unit_vectors`: a vector below eps was divided by eps: it has none of its length."""
     along_M = tl.where(length_M >= EPS, tl.sum(grad_MD * unit_MD, axis=1), 0.0)
     return (grad_MD - along_M[:, None] * unit_MD) / tl.maximum(length_M, EPS)[:, None]
 
@@ -128,7 +128,7 @@ def _half_dot(x, y):
 
 @triton.jit
 def _split(x):
-    """A float32 tensor as a sum of three in bfloat16, which has float32's range: 24 bits in three times eight."""
+    """Return a float32 tensor as a sum of three in bfloat16, which has its range: 24 bits in three times eight."""
     high = x.to(tl.bfloat16)
     rest = x - high.to(tl.float32)
     middle = rest.to(tl.bfloat16)
@@ -137,7 +137,7 @@ def _split(x):
 
 @triton.jit
 def count_dot(member, y):
-    """The product with a matrix of zeros and ones, as exact as float32 is: every type holds these."""
+    """Return the product with a matrix of zeros and ones, as exact as float32 is: every type holds these."""
     # By way of float32: the interpreter takes an integer for the bits of a bfloat16.
     ones = member.to(tl.float32)
     if y.dtype == tl.float32:
@@ -149,7 +149,7 @@ def count_dot(member, y):
 
 @triton.jit
 def dot(x, y):
-    """The product of two matrices, of which at most one is in half precision, as exact as float32 is.
+    """Return the product of two matrices, of which at most one is in half precision, as exact as float32 is.
 
     Three products of the tensor cores either way, but those in bfloat16 cost half of those in TF32. Float16 has not
     the range to be split into.

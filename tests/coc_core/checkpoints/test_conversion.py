@@ -13,7 +13,7 @@ from coc_core.checkpoints import CheckpointError, convert, load, read
 @pytest.fixture
 def classifier(golden, tmp_path):
     path = tmp_path / 'published.pth'
-    torch.save({'state_dict': golden('classify_coc_tiny').official_state_dict('coc_tiny'), 'args': {}}, path)
+    torch.save({'state_dict': golden('classify_coc_tiny').published_state_dict('coc_tiny'), 'args': {}}, path)
     return path
 
 
@@ -29,7 +29,7 @@ def first_generation(state):
         ('timm', 'a.safetensors'),
         ('timm', 'a.pth'),
         ('mmpretrain', 'a.pth'),
-        ('official', 'a.pth'),
+        ('published', 'a.pth'),
     ],
 )
 def test_a_classifier_gives_its_logits_from_every_form(golden, classifier, tmp_path, form, name):
@@ -54,23 +54,23 @@ def test_timm_itself_loads_its_form(golden, classifier, tmp_path, name):
 @pytest.mark.parametrize('generation', [1, 2])
 @pytest.mark.parametrize('form', ['pth', 'safetensors'])
 def test_published_classifiers_come_back_as_they_were(golden, tmp_path, form, generation):
-    state = golden('classify_coc_tiny').official_state_dict('coc_tiny')
+    state = golden('classify_coc_tiny').published_state_dict('coc_tiny')
     state = first_generation(state) if generation == 1 else state
     torch.save(state, tmp_path / 'in.pth')
     convert(tmp_path / 'in.pth', tmp_path / f'ours.{form}', form)
-    convert(tmp_path / f'ours.{form}', tmp_path / 'back.pth', 'official')
+    convert(tmp_path / f'ours.{form}', tmp_path / 'back.pth', 'published')
     back = read(tmp_path / 'back.pth')['state_dict']
     assert set(back) == set(state)
     assert all(torch.equal(back[key], value) for key, value in state.items())
 
 
 def test_published_point_models_come_back_as_they_were(golden, tmp_path):
-    state = golden('points_pointmlp_elite').official_state_dict('pointmlp_elite')
+    state = golden('points_pointmlp_elite').published_state_dict('pointmlp_elite')
     state = {key: value.long() if key.endswith('num_batches_tracked') else value for key, value in state.items()}
     torch.save({'net': {f'module.{key}': value for key, value in state.items()}, 'acc': 1.0}, tmp_path / 'in.pth')
     convert(tmp_path / 'in.pth', tmp_path / 'ours.safetensors', 'safetensors')
     load(pointcloud.create_model('pointmlp_elite'), tmp_path / 'ours.safetensors')
-    convert(tmp_path / 'ours.safetensors', tmp_path / 'back.pth', 'official')
+    convert(tmp_path / 'ours.safetensors', tmp_path / 'back.pth', 'published')
     back = read(tmp_path / 'back.pth')['net']
     assert set(back) == set(state)
     assert all(torch.equal(back[key], value) for key, value in state.items())
@@ -84,14 +84,14 @@ def test_published_point_models_come_back_as_they_were(golden, tmp_path):
     ],
 )
 def test_published_dense_checkpoints_come_back_as_they_were(golden, tmp_path, task, form, head):
-    trunk = first_generation(golden('dense_coc_small_4').official_state_dict('dense_coc_small'))
+    trunk = first_generation(golden('dense_coc_small_4').published_state_dict('dense_coc_small'))
     state = {**{f'backbone.{key}': value for key, value in trunk.items()}, head: torch.randn(3)}
     torch.save({'state_dict': state, 'meta': {'CLASSES': ('a', 'b')}}, tmp_path / 'in.pth')
     convert(tmp_path / 'in.pth', tmp_path / 'ours.pth', form)
     ours = read(tmp_path / 'ours.pth')
     assert ours['meta']['denominator'] == 'count' and ours['meta']['task'] == task
     assert 'backbone.dense_norms.3.weight' in ours['state_dict'] and torch.equal(ours['state_dict'][head], state[head])
-    convert(tmp_path / 'ours.pth', tmp_path / 'back.pth', 'official')
+    convert(tmp_path / 'ours.pth', tmp_path / 'back.pth', 'published')
     back = read(tmp_path / 'back.pth')['state_dict']
     assert set(back) == set(state) and all(torch.equal(back[key], value) for key, value in state.items())
 
@@ -120,7 +120,7 @@ def drop(state, key):
     ],
 )
 def test_what_is_not_complete_is_not_converted(golden, tmp_path, damage, sentence):
-    state = golden('classify_coc_tiny').official_state_dict('coc_tiny')
+    state = golden('classify_coc_tiny').published_state_dict('coc_tiny')
     damage(state)
     torch.save(state, tmp_path / 'in.pth')
     with pytest.raises(CheckpointError, match=sentence):
@@ -131,7 +131,7 @@ def test_what_is_not_complete_is_not_converted(golden, tmp_path, damage, sentenc
 @pytest.mark.parametrize(
     ('form', 'name', 'options', 'sentence'),
     [
-        ('mmdet', 'a.pth', {}, "has no form 'mmdet': it can become pth, safetensors, timm, mmpretrain, official"),
+        ('mmdet', 'a.pth', {}, "has no form 'mmdet': it can become pth, safetensors, timm, mmpretrain, published"),
         ('onnx', 'a.pth', {}, "The form 'onnx' is unknown"),
         ('safetensors', 'a.pth', {}, r'let its name end in .safetensors'),
         ('mmpretrain', 'a.safetensors', {}, r'let its name end in .pth'),
@@ -154,7 +154,7 @@ def test_a_folder_or_an_unknown_denominator_is_refused(classifier, tmp_path):
 
 
 def test_a_denominator_that_the_file_contradicts_is_refused(golden, tmp_path):
-    state = golden('classify_coc_tiny').official_state_dict('coc_tiny')
+    state = golden('classify_coc_tiny').published_state_dict('coc_tiny')
     torch.save(first_generation(state), tmp_path / 'in.pth')
     with pytest.raises(CheckpointError, match="trained with denominator='count': its MLP weights are 4-D"):
         convert(tmp_path / 'in.pth', tmp_path / 'out.pth', 'pth', denominator='similarity')

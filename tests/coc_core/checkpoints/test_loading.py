@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import pointcloud
 from coc_core import CoCConfig, ContextCluster, create_model
-from coc_core.checkpoints import CheckpointError, fit, from_official, load, to_official
+from coc_core.checkpoints import CheckpointError, from_official, load, load_content, to_official
 from coc_core.checkpoints.conversion import in_library_names
 
 TOY = CoCConfig(depths=(1, 2), dims=(8, 12), mlp_ratios=2, heads=2, head_dim=4, center_grid=2, region_grid=1)
@@ -52,7 +52,7 @@ CLASSIFIER_FILES = {
 @pytest.mark.parametrize('kind', CLASSIFIER_FILES)
 def test_published_classifiers_give_their_logits(golden, tmp_path, kind):
     case = golden('classify_coc_tiny')
-    torch.save(CLASSIFIER_FILES[kind](case.official_state_dict('coc_tiny')), tmp_path / 'a.pth')
+    torch.save(CLASSIFIER_FILES[kind](case.published_state_dict('coc_tiny')), tmp_path / 'a.pth')
     model = create_model('coc_tiny').double().eval()
     report = load(model, tmp_path / 'a.pth')
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_published_classifiers_give_their_logits(golden, tmp_path, kind):
 
 def test_first_generation_is_seen_from_its_mlps(golden, tmp_path):
     case = golden('classify_v1_coc_tiny')
-    state = case.official_state_dict('coc_tiny')
+    state = case.published_state_dict('coc_tiny')
     first = {k: v[..., None, None] if '.mlp.' in k and v.ndim == 2 else v for k, v in state.items()}
     torch.save(first, tmp_path / 'a.pth')
     model = create_model('coc_tiny', denominator='count').double().eval()
@@ -78,7 +78,7 @@ def test_first_generation_is_seen_from_its_mlps(golden, tmp_path):
 
 def test_for_two_dimensional_mlps_the_caller_says_the_denominator(golden, tmp_path):
     case = golden('classify_v1_coc_tiny')
-    torch.save(case.official_state_dict('coc_tiny'), tmp_path / 'a.pth')
+    torch.save(case.published_state_dict('coc_tiny'), tmp_path / 'a.pth')
     model = create_model('coc_tiny', denominator='count').double().eval()
     report = load(model, tmp_path / 'a.pth')
     with torch.no_grad():
@@ -96,16 +96,16 @@ def test_for_two_dimensional_mlps_the_caller_says_the_denominator(golden, tmp_pa
 def test_the_config_in_a_file_of_mmengine_tells_the_denominator(config, needed):
     model = toy(denominator=needed)
     checkpoint = {'state_dict': model.state_dict(), 'meta': {'cfg': config}}
-    assert fit(model, checkpoint, 'a.pth').evidence == "the training's config in the file says so"
+    assert load_content(model, checkpoint, 'a.pth').evidence == "the training's config in the file says so"
     other = {'count': 'similarity', 'similarity': 'count'}[needed]
     with pytest.raises(CheckpointError, match=f"build it with denominator='{needed}'"):
-        fit(toy(denominator=other), checkpoint, 'a.pth')
+        load_content(toy(denominator=other), checkpoint, 'a.pth')
 
 
 @pytest.mark.parametrize('task', ['detection', 'segmentation'])
 def test_published_dense_checkpoints_start_a_backbone(golden, tmp_path, task):
     case = golden('dense_coc_small_4')
-    state = {f'backbone.{key}': value for key, value in case.official_state_dict('dense_coc_small').items()}
+    state = {f'backbone.{key}': value for key, value in case.published_state_dict('dense_coc_small').items()}
     head = {'detection': 'roi_head.bbox_head.fc_cls.weight', 'segmentation': 'decode_head.conv_seg.weight'}[task]
     state |= {'neck.lateral_convs.0.conv.weight': torch.zeros(1), head: torch.zeros(1)}
     torch.save({'meta': {'mmdet_version': '2.27.0'}, 'state_dict': state, 'optimizer': {}}, tmp_path / 'a.pth')
@@ -123,7 +123,7 @@ def test_published_point_models_give_their_logits(golden, tmp_path, name):
     case = golden(f'points_{name}')
     state = {
         f'module.{key}': value.long() if key.endswith('num_batches_tracked') else value
-        for key, value in case.official_state_dict(name).items()
+        for key, value in case.published_state_dict(name).items()
     }
     torch.save({'net': state, 'acc': 86.2, 'epoch': 249, 'optimizer': {}}, tmp_path / 'best.pth')
     model = pointcloud.create_model(name).double().eval()
@@ -136,7 +136,7 @@ def test_published_point_models_give_their_logits(golden, tmp_path, name):
 def test_a_classifier_starts_a_dense_backbone():
     classifier, dense = toy(), toy(dense=(1,))
     before = dense.dense_norms['1'].weight.clone()
-    report = fit(dense, classifier.state_dict(), 'a.pth')
+    report = load_content(dense, classifier.state_dict(), 'a.pth')
     assert report.fresh == ('dense_norms.1.weight', 'dense_norms.1.bias')
     assert set(report.unused) == {'norm.weight', 'norm.bias', 'head.weight', 'head.bias'}
     assert torch.equal(dense.dense_norms['1'].weight, before) and torch.equal(dense.stem.weight, classifier.stem.weight)
@@ -144,7 +144,7 @@ def test_a_classifier_starts_a_dense_backbone():
 
 def test_stages_that_are_not_built_are_not_used():
     dense = toy(dense=(0,))
-    report = fit(dense, {f'backbone.{k}': v for k, v in toy(num_classes=0).state_dict().items()}, 'a.pth')
+    report = load_content(dense, {f'backbone.{k}': v for k, v in toy(num_classes=0).state_dict().items()}, 'a.pth')
     assert {name for name in report.unused if not name.startswith('norm.')} == {
         name for name in toy().state_dict() if name.startswith('stages.1.')
     }
@@ -153,17 +153,17 @@ def test_stages_that_are_not_built_are_not_used():
 def test_averaged_weights_are_taken_where_asked_for():
     first, second = toy().state_dict(), {k: v + 1 for k, v in toy().state_dict().items()}
     model = toy()
-    fit(model, {'state_dict': first, 'state_dict_ema': second}, 'a.pth')
+    load_content(model, {'state_dict': first, 'state_dict_ema': second}, 'a.pth')
     assert torch.equal(model.stem.weight, first['stem.weight'])
-    fit(model, {'state_dict': first, 'state_dict_ema': second}, 'a.pth', ema=True)
+    load_content(model, {'state_dict': first, 'state_dict_ema': second}, 'a.pth', ema=True)
     assert torch.equal(model.stem.weight, second['stem.weight'])
     with pytest.raises(CheckpointError, match='holds no averaged weights'):
-        fit(model, {'state_dict': first}, 'a.pth', ema=True)
+        load_content(model, {'state_dict': first}, 'a.pth', ema=True)
 
 
 def test_a_head_of_other_classes_says_what_to_do():
     with pytest.raises(CheckpointError) as caught:
-        fit(toy(num_classes=5), toy().state_dict(), 'a.pth')
+        load_content(toy(num_classes=5), toy().state_dict(), 'a.pth')
     assert str(caught.value) == (
         'a.pth (classification checkpoint of this project) does not fit the model: 2 of another shape (head.weight '
         '[3, 12] where the model has [5, 12], head.bias [3] where the model has [5]). To mend it, build it with '
@@ -175,13 +175,13 @@ def test_weights_that_are_not_finite_are_refused():
     state = toy().state_dict()
     state['stem.weight'] = state['stem.weight'].clone().fill_(float('nan'))
     with pytest.raises(CheckpointError, match=r'1 not finite \(stem.weight\)'):
-        fit(toy(), state, 'a.pth')
+        load_content(toy(), state, 'a.pth')
 
 
 @pytest.mark.parametrize('content', [[], {'meta': 1}, {'state_dict': {}}, {'layer1.weight': torch.zeros(1)}])
 def test_files_without_a_context_cluster_are_named(content):
     with pytest.raises(CheckpointError, match=r'a.pth holds no (Context Cluster )?weights'):
-        fit(toy(), content, 'a.pth')
+        load_content(toy(), content, 'a.pth')
 
 
 @pytest.mark.parametrize(
@@ -195,38 +195,38 @@ def test_files_without_a_context_cluster_are_named(content):
 def test_tensors_of_other_kinds_are_refused(change, sentence):
     state = toy().state_dict()
     with pytest.raises(CheckpointError, match=sentence):
-        fit(toy(), {**state, 'head.weight': change(state['head.weight'])}, 'a.pth')
+        load_content(toy(), {**state, 'head.weight': change(state['head.weight'])}, 'a.pth')
 
 
 def test_a_model_without_memory_is_refused():
     with pytest.raises(CheckpointError, match='meta device: call model.to_empty first'):
-        fit(toy().to('meta'), toy().state_dict(), 'a.pth')
+        load_content(toy().to('meta'), toy().state_dict(), 'a.pth')
 
 
 @pytest.mark.parametrize('wrap', [torch.nn.DataParallel, torch.compile])
 def test_wrapped_models_and_their_checkpoints(wrap):
     model, other = toy(), toy()
     torch.nn.init.zeros_(model.stem.weight)
-    fit(wrap(model), wrap(other).state_dict(), 'a.pth')
+    load_content(wrap(model), wrap(other).state_dict(), 'a.pth')
     assert torch.equal(model.stem.weight, other.stem.weight)
 
 
 def test_norms_of_outputs_that_are_not_asked_for_are_not_used():
-    report = fit(toy(dense=(1,)), toy(dense=(0, 1)).state_dict(), 'a.pth')
+    report = load_content(toy(dense=(1,)), toy(dense=(0, 1)).state_dict(), 'a.pth')
     assert report.unused == ('dense_norms.0.weight', 'dense_norms.0.bias')
     with pytest.raises(CheckpointError, match=r'2 missing \(dense_norms.0.weight \[8\]'):
-        fit(toy(dense=(0, 1)), toy(dense=(1,)).state_dict(), 'a.pth')
+        load_content(toy(dense=(0, 1)), toy(dense=(1,)).state_dict(), 'a.pth')
 
 
 def test_a_denominator_that_does_not_exist_is_refused():
     with pytest.raises(CheckpointError, match="a.pth records the denominator 'sum': it is none of similarity, count"):
-        fit(toy(), {'state_dict': toy().state_dict(), 'meta': {'denominator': 'sum'}}, 'a.pth')
+        load_content(toy(), {'state_dict': toy().state_dict(), 'meta': {'denominator': 'sum'}}, 'a.pth')
 
 
 def test_without_strictness_what_fits_is_taken_and_the_rest_is_named():
     model = toy(num_classes=5)
     weights = {**toy().state_dict(), 'extra.weight': torch.zeros(2)}
-    report = fit(model, weights, 'a.pth', strict=False)
+    report = load_content(model, weights, 'a.pth', strict=False)
     assert torch.equal(model.stem.weight, weights['stem.weight'])
     assert 'head.weight [3, 12] where the model has [5, 12]' in str(report) and 'extra.weight [2]' in str(report)
 
@@ -268,7 +268,7 @@ def test_no_corruption_passes(data, form):
     model = build()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(CheckpointError, match=r'a\.pth'):
-        fit(model, checkpoint, 'a.pth')
+        load_content(model, checkpoint, 'a.pth')
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -278,17 +278,17 @@ def test_the_same_checkpoints_load_when_they_are_whole(form):
     checkpoint, model = wrap(build().state_dict()), build()
     for parameter in model.parameters():
         parameter.data.fill_(7)
-    fit(model, checkpoint, 'a.pth')
+    load_content(model, checkpoint, 'a.pth')
     assert all(torch.equal(v, build().state_dict()[k]) for k, v in model.state_dict().items())
 
 
 @pytest.mark.parametrize('keys', ['coc_tiny', 'coc_medium', 'dense_coc_small', 'pointmlp_coc', 'pointmlp_elite'])
 def test_translation_there_and_back_is_exact(golden, keys):
     name = 'points_' + keys if keys.startswith('point') else 'classify_coc_tiny'
-    official = golden(name).official_state_dict(keys)
-    back = to_official(from_official(official))
-    assert set(back) == set(official)
-    assert all(torch.equal(back[key], official[key]) for key in official)
+    published = golden(name).published_state_dict(keys)
+    back = to_official(from_official(published))
+    assert set(back) == set(published)
+    assert all(torch.equal(back[key], published[key]) for key in published)
 
 
 @pytest.mark.parametrize('stray', ['stem.weight', 'stages.0.blocks.0.mlp.fc1.weight', 'head.weight'])
@@ -297,20 +297,20 @@ def test_no_tensor_replaces_another_of_its_name(stray):
     names = {k: k.replace('head.', 'head.fc.') if 'head' in k else f'backbone.{k}' for k in state}
     weights = {names[k]: v for k, v in state.items()} | {stray: torch.zeros_like(state[stray])}
     with pytest.raises(CheckpointError, match=f'1 unexpected .{stray}'):
-        fit(toy(), weights, 'a.pth')
+        load_content(toy(), weights, 'a.pth')
 
 
 def test_what_overflows_in_the_models_precision_is_refused():
     state = toy().state_dict()
     state['stem.bias'] = torch.full((8,), 1e300, dtype=torch.float64)
     with pytest.raises(CheckpointError, match=r'1 not finite \(stem.bias\)'):
-        fit(toy(), state, 'a.pth')
+        load_content(toy(), state, 'a.pth')
 
 
 def test_without_strictness_what_does_not_fit_is_not_taken():
     model, state = toy(), toy().state_dict()
     before = model.stem.bias.clone()
-    report = fit(model, {**state, 'stem.bias': torch.full((8,), float('nan'))}, 'a.pth', strict=False)
+    report = load_content(model, {**state, 'stem.bias': torch.full((8,), float('nan'))}, 'a.pth', strict=False)
     assert torch.equal(model.stem.bias, before) and '1 not finite (stem.bias)' in report.problems
 
 

@@ -12,10 +12,10 @@ from torch.testing import assert_close
 import mmpretrain_plugin  # noqa: F401
 from coc_core import VARIANTS, ContextCluster, create_model
 from coc_core.checkpoints import from_official
+from coc_core.errors import UserError
 from coc_core.layers import ClusterMixer
 from coc_core.mm.backbone import ContextClusterBackbone
-from coc_core.mm.errors import LaunchError
-from coc_core.mm.launch import load_config
+from coc_core.mm.configs import load_config
 from coc_core.variants import CoCConfig
 
 TOY = dict(depths=(1, 1), dims=(8, 12), mlp_ratios=2, heads=2, head_dim=4, center_grid=2, region_grid=1)
@@ -35,7 +35,7 @@ def test_keys_are_those_of_the_core_model():
 def test_dense_golden_cases_through_the_registry(golden, centers):
     case = golden(f'dense_coc_small_{centers**2}')
     model = build(arch='coc_small', center_grid=centers, out_indices=(0, 1, 2, 3)).double().eval()
-    model.load_state_dict(from_official(case.official_state_dict('dense_coc_small')))
+    model.load_state_dict(from_official(case.published_state_dict('dense_coc_small')))
     with torch.no_grad():
         for i, output in enumerate(model(case.image())):
             assert_close(output, case.expected[f'stage{i}'].double(), rtol=0, atol=1e-6)
@@ -43,7 +43,7 @@ def test_dense_golden_cases_through_the_registry(golden, centers):
 
 def test_classification_norm_is_the_classifiers(golden):
     case = golden('classify_coc_tiny')
-    weights = from_official(case.official_state_dict('coc_tiny'))
+    weights = from_official(case.published_state_dict('coc_tiny'))
     model = build(arch='coc_tiny', out_indices=(3,), output_norm='classification').double().eval()
     model.load_state_dict({k: v for k, v in weights.items() if not k.startswith('head.')})
     with torch.no_grad():
@@ -62,16 +62,16 @@ def test_frozen_stages_get_no_gradient_and_stay_in_evaluation(frozen, expected):
     assert model.stages[0].training is ('stages.0' not in expected) and model.stages[1].training
 
 
-@pytest.mark.parametrize('wrap', ['plain', 'mmpretrain', 'official'])
+@pytest.mark.parametrize('wrap', ['plain', 'mmpretrain', 'published'])
 def test_pretrained_trunk_loads_from_every_origin(tmp_path, golden, wrap):
-    official = golden('classify_coc_small').official_state_dict('coc_small')
-    ours = from_official(official)
+    published = golden('classify_coc_small').published_state_dict('coc_small')
+    ours = from_official(published)
     if wrap == 'plain':
         content = ours
     elif wrap == 'mmpretrain':
         content = {'state_dict': {f'backbone.{k}': v for k, v in ours.items() if not k.startswith('head.')}}
     else:
-        content = {'state_dict': official}
+        content = {'state_dict': published}
     torch.save(content, tmp_path / 'weights.pth')
     model = build(
         arch='coc_small', out_indices=(1, 3), init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
@@ -159,9 +159,9 @@ def test_every_variant_builds():
             build(arch=name, out_indices=(0, 1, 2, 3))
 
 
-def test_every_field_of_a_variant_is_a_cfg_option_and_a_misspelt_one_is_not():
+def test_every_field_of_a_variant_is_a_cfg_option_and_a_misspelled_one_is_not():
     path = str(Path(__file__).parents[3] / 'configs' / 'classification' / 'coc-tiny_1xb32-12e_digits.py')
     for field in fields(CoCConfig):
         load_config(path, {f'model.backbone.{field.name}': 1})
-    with pytest.raises(LaunchError, match=r"no key 'centre_grid' \(did you mean center_grid"):
+    with pytest.raises(UserError, match=r"no key 'centre_grid'. Did you mean 'center_grid"):
         load_config(path, {'model.backbone.centre_grid': 3})

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from coc_core.mm import requirements
-from coc_core.mm.requirements import check_openmmlab
+from coc_core.mm.requirements import MissingPackage, check_openmmlab, require
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, distributions: set[str], modules: set[str]) -> None:
@@ -26,9 +26,17 @@ def test_installed_family_passes() -> None:
         check_openmmlab('mmpretrain')
 
 
-def test_unknown_name_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'mmrotate' is none of"):
+def test_any_other_package_is_only_looked_for() -> None:
+    check_openmmlab('json')
+    with pytest.raises(MissingPackage, match='^mmrotate is not installed: run `make setup` or `pip install mmrotate`'):
         check_openmmlab('mmrotate')
+
+
+def test_a_tool_ends_with_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        require('mmrotate')
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith('error: mmrotate is not installed')
 
 
 def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from coc_core.visualization.files import (
     read_frames,
     read_image,
     read_labels,
-    write_file,
     write_film,
     write_image,
 )
@@ -114,19 +113,3 @@ def test_films_that_cannot_be_used_are_told(tmp_path):
         with pytest.raises(ValueError, match='no frames'):
             write_film(tmp_path / name, [], rate=5)
         assert not (tmp_path / name).exists()
-
-
-def test_a_file_is_complete_or_as_it_was(tmp_path):
-    path = tmp_path / 'new' / 'file.txt'
-    write_file(path, lambda beside: beside.write_text('old'))
-
-    def fail(beside):
-        beside.write_text('half')
-        raise OSError(28, 'No space left on device')
-
-    with pytest.raises(ValueError, match=r'file.txt cannot be written: No space left on device\.'):
-        write_file(path, fail)
-    assert path.read_text() == 'old'
-    assert list(path.parent.iterdir()) == [path]
-    with pytest.raises(ValueError, match='cannot be written'):
-        write_image(path / 'below-a-file.png', noise(2, 2, 3))

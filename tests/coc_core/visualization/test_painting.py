@@ -52,7 +52,7 @@ def test_an_overlay_is_the_definition_in_every_pixel(alpha, factor):
     assert np.abs(found - expected_overlay(image, alpha, factor)).max() <= 1
 
 
-def test_without_colours_and_borders_the_image_stays_as_it_is():
+def test_without_colors_and_borders_the_image_stays_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     assert np.array_equal(overlay(image, clusters(), 0, alpha=0, borders=False), image)
 
@@ -61,7 +61,7 @@ def test_without_colours_and_borders_the_image_stays_as_it_is():
     ('region_grid', 'center_grid', 'map_size'), [(1, 7, (14, 9)), (8, 2, (16, 24)), (7, 4, (28, 28))]
 )
 def test_every_region_and_center_grid_is_drawn(region_grid, center_grid, map_size):
-    """Each point has a random center; region borders are where regions end, and colours tell all centers apart."""
+    """Each point has a random center; region borders are where regions end, and colors tell all centers apart."""
     assignment = np.random.default_rng(1).integers(0, center_grid**2, map_size)
     size = (map_size[0] * 8, map_size[1] * 8)
     layer = clusters(
@@ -85,7 +85,7 @@ SIGHTS = {
 
 
 @pytest.mark.parametrize('sight', SIGHTS)
-def test_colours_of_four_centers_can_be_told_apart_by_every_sight(sight):
+def test_colors_of_four_centers_can_be_told_apart_by_every_sight(sight):
     """Distances in CIELAB; about 2 can just be seen side by side."""
     linear = (palette(4) / 255) ** 2.2 @ np.array(SIGHTS[sight]).T
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -95,7 +95,7 @@ def test_colours_of_four_centers_can_be_told_apart_by_every_sight(sight):
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)) > 25
 
 
-def test_a_center_keeps_its_colour_whatever_the_number_of_centers():
+def test_a_center_keeps_its_color_whatever_the_number_of_centers():
     many = palette(49)
     assert len({tuple(color) for color in many}) == 49
     assert np.array_equal(palette(4), many[:4])
@@ -171,5 +171,5 @@ def test_impossible_wishes_are_told():
         overlay(image, clusters(), 1)
     with pytest.raises(ValueError, match=r'alpha 1.5 must be between 0'):
         overlay(image, clusters(), 0, alpha=1.5)
-    with pytest.raises(ValueError, match='at least one colour'):
+    with pytest.raises(ValueError, match='at least one color'):
         palette(0)

@@ -1,0 +1,61 @@
+"""The one way in which files are written, whole or not at all, and where the project's own files are."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from coc_core.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a place beside ``path`` to write a file to; flush it to the disk and move it to ``path`` at the end.
+
+    Where anything fails, ``path`` is what it was before. The place has the same file name, for what chooses a format by
+    its ending.
+
+    Args:
+        path: The file; missing folders are made.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
+            beside = Path(folder) / path.name
+            yield beside
+            _flush(beside)
+            os.replace(beside, path)
+            _flush(path.parent)
+    except OSError as error:
+        raise UserError(f'{path} cannot be written: {error.strerror or error}.') from error
+
+
+def _flush(path: Path) -> None:
+    """Have the system bring a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    with replacing(path) as beside:
+        beside.write_bytes(content)
+
+
+def project_folder() -> Path:
+    """Return the folder that holds ``configs/`` and ``model-index.yml``: the checkout, or a wheel's copy of them."""
+    package = Path(__file__).parent
+    return package.parent if (package.parent / 'model-index.yml').is_file() else package / '.mim'

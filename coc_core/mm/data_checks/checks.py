@@ -1,0 +1,124 @@
+"""What is wrong with the data that a config names: found before training, or listed by `check_data.py`."""
+
+from __future__ import annotations
+
+import os.path as osp
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from coc_core.errors import UserError
+from coc_core.mm.data_checks.inspection import Inspection, class_names, is_remote
+from coc_core.mm.task import task_of
+
+
+def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> None:
+    """Check the data of these phases (train, val, test) as far as that takes no opening of images.
+
+    Args:
+        cfg: The config.
+        phases: The phases that will run.
+        contents: Read annotation files and list folders too, which one process of a run does for all.
+
+    Raises:
+        UserError: A folder or file is missing, the data set's classes are not the model's, or annotations are wrong.
+    """
+    for phase in phases:
+        for dataset in datasets_of(cfg, phase):
+            for path in _paths(dataset):
+                if not osp.exists(path):
+                    raise UserError(_missing_data(phase, path))
+            _check_class_count(cfg, phase, dataset)
+    for inspection in inspections(cfg, phases, files=False) if contents else ():
+        errors = [problem for problem in inspection.problems if not problem.skipped]
+        if errors:
+            more = f' There are {len(errors) - 1} more problems.' if len(errors) > 1 else ''
+            raise UserError(
+                f'{errors[0]}{more} tools/dataset_converters/check_data.py with this config lists everything.'
+            )
+        skipped = [problem for problem in inspection.problems if problem.skipped]
+        if skipped:
+            more = f' ({len(skipped) - 1} more of this kind)' if len(skipped) > 1 else ''
+            print(f'{inspection.name}: left out: {skipped[0]}{more}', file=sys.stderr, flush=True)
+
+
+def _check_class_count(cfg: Config, phase: str, dataset: Mapping[str, Any]) -> None:
+    classes = class_names((dataset.get('metainfo') or {}).get('classes'))
+    if classes is None:
+        return
+    for place, count in _class_counts(cfg.get('model'), 'model'):
+        if count != len(classes):
+            raise UserError(
+                f'{place}={count}, but the {phase} data has {len(classes)} classes in its metainfo: make them equal.'
+            )
+
+
+def _class_counts(node: Any, place: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == 'num_classes' and isinstance(value, int) and '_head' in place:
+                yield f'{place}.{key}', value
+            yield from _class_counts(value, f'{place}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            yield from _class_counts(value, f'{place}.{i}')
+
+
+def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
+    """Return the local files and folders that a dataset names, the root first."""
+    if is_remote(dataset):
+        return
+    root = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix')
+    below = [*prefix.values()] if isinstance(prefix, Mapping) else [prefix]
+    for path in (root, dataset.get('ann_file'), *below):
+        if isinstance(path, str) and path and '://' not in path:
+            yield osp.expanduser(path if path == root else osp.join(root, path))
+
+
+def _missing_data(phase: str, path: str) -> str:
+    if 'data/digits' in path.replace(osp.sep, '/'):
+        remedy = 'make it with `python tools/dataset_converters/make_digits_data.py`'
+    else:
+        remedy = (
+            f'see the README on how to lay out the data, or name another place with '
+            f'`--cfg-options {phase}_dataloader.dataset.data_root=...`'
+        )
+    return f'The {phase} data {path} does not exist: {remedy}.'
+
+
+def inspections(cfg: Config, phases: Sequence[str], *, files: bool) -> Iterator[Inspection]:
+    """Yield the checks of each data set of these phases; one that serves two phases comes once.
+
+    Args:
+        cfg: The config.
+        phases: Out of train, val, test.
+        files: Whether the samples' files will be opened, which a data set without annotations is all about.
+    """
+    task = task_of(cfg)
+    seen: list[Mapping[str, Any]] = []
+    for phase in phases:
+        for dataset in datasets_of(cfg, phase):
+            if dataset not in seen and not is_remote(dataset) and not {'dataset', 'datasets'} & set(dataset):
+                seen.append(dataset)
+                name = f'{phase} data in {dataset.get("data_root") or dataset.get("ann_file") or "."}'
+                yield task.inspect(name, dataset, files=files)
+
+
+def datasets_of(cfg: Config, phase: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the data sets of a phase, wrappers before what they wrap."""
+    loader = cfg.get(f'{phase}_dataloader')
+    yield from _unwrapped(loader.get('dataset') if isinstance(loader, Mapping) else None)
+
+
+def _unwrapped(dataset: Any) -> Iterator[Mapping[str, Any]]:
+    """Return a data set and the ones that it wraps."""
+    if not isinstance(dataset, Mapping):
+        return
+    yield dataset
+    yield from _unwrapped(dataset.get('dataset'))
+    inner = dataset.get('datasets')
+    for item in inner if isinstance(inner, (list, tuple)) else []:
+        yield from _unwrapped(item)

@@ -1,0 +1,1 @@
+"""Hooks of mmengine: checkpoints of every origin, clusters while they form, a progress bar."""

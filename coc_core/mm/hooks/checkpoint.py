@@ -1,0 +1,40 @@
+"""Checkpoints of every origin in mmengine's runner; one of another model is an error, where mmengine only warns."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+
+from coc_core import checkpoints
+
+
+class LoadCheckpointHook(Hook):
+    """Loads a checkpoint of any known origin into the runner's model by `coc_core.checkpoints.load_content`.
+
+    Args:
+        path: The name that messages give the checkpoint.
+        strict: Whether everything must fit; otherwise what does not is named in a warning.
+
+    Raises:
+        CheckpointError: In `after_load_checkpoint`, where the checkpoint cannot be read or must fit and does not.
+    """
+
+    # After hooks that themselves change the checkpoint, such as EMAHook.
+    priority = 'LOWEST'
+
+    def __init__(self, path: str, *, strict: bool = True) -> None:
+        self.path = path
+        self.strict = strict
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        report = checkpoints.load_content(model, checkpoint, self.path, strict=self.strict)
+        runner.logger.log(logging.WARNING if report.problems else logging.INFO, str(report))
+        # What mmengine takes over now, under whatever names the file has.
+        checkpoint['state_dict'] = model.state_dict()

@@ -1,0 +1,137 @@
+"""What can be said about a config before anything is built: keys that would change nothing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import mmengine.registry
+from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import Registry
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
+from torch.utils.data import DataLoader
+
+from coc_core.errors import UserError, did_you_mean
+
+_TOP_LEVEL = frozenset(
+    {
+        'auto_scale_lr',
+        'compile',
+        'find_unused_parameters',
+        'runner_type',
+        'sync_bn',
+        'tta_model',
+        'tta_pipeline',
+        'vis_backends',
+    }
+)
+_FREE = frozenset({'backend_args', 'custom_keys', 'default_hooks', 'dist_cfg', 'metainfo', 'mp_cfg'})
+_LOADER = frozenset(inspect.signature(DataLoader.__init__).parameters) - {'self'}
+_KNOWN_CHILDREN = {
+    'auto_scale_lr': frozenset({'enable', 'base_batch_size'}),
+    'env_cfg': frozenset({'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}),
+    'randomness': frozenset({'seed', 'diff_rank_seed', 'deterministic'}),
+    'paramwise_cfg': frozenset(
+        {
+            'custom_keys',
+            'bias_lr_mult',
+            'bias_decay_mult',
+            'norm_decay_mult',
+            'flat_decay_mult',
+            'dwconv_decay_mult',
+            'dcn_offset_lr_mult',
+            'bypass_duplicate',
+        }
+    ),
+    'train_dataloader': _LOADER,
+    'val_dataloader': _LOADER,
+    'test_dataloader': _LOADER,
+}
+_DEFAULT_TYPES = {
+    'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop),
+    'val_cfg': (ValLoop,),
+    'test_cfg': (TestLoop,),
+    'optim_wrapper': (OptimWrapper, AmpOptimWrapper),
+}
+_BUILDER_KEYS = frozenset({'type', '_scope_', 'constructor', 'paramwise_cfg'})
+
+
+def check_option_keys(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Refuse keys of `--cfg-options` that would change nothing; mmengine adds them without a word.
+
+    A new key passes where the constructor behind the parent's `type` takes it, and where mmengine itself knows it.
+
+    Raises:
+        UserError: A key leads nowhere; the message has the nearest names.
+    """
+    for dotted in options:
+        _check_key(cfg, dotted)
+
+
+def _check_key(cfg: Config, dotted: str) -> None:
+    node: Any = cfg._cfg_dict
+    parent = ''
+    for part in dotted.split('.'):
+        if isinstance(node, (list, tuple)):
+            if not part.isdecimal() or int(part) >= len(node):
+                raise UserError(f'--cfg-options {dotted}: {parent} has {len(node)} items, and no item {part!r}.')
+            node = node[int(part)]
+        elif isinstance(node, Mapping):
+            if part not in node:
+                known = _accepted(cfg, parent, node)
+                if known is not None and part not in known:
+                    raise UserError(
+                        f'--cfg-options {dotted}: {parent or "the config"} has no key {part!r}.'
+                        f'{did_you_mean(part, sorted({*node, *known}))}'
+                    )
+                return
+            node = node[part]
+        else:
+            raise UserError(f'--cfg-options {dotted}: {parent} is {node!r} and has no key {part!r}.')
+        parent = f'{parent}.{part}' if parent else part
+
+
+def _accepted(cfg: Config, parent: str, node: Mapping[str, Any]) -> frozenset[str] | None:
+    """Return the keys that a dict may newly get; None where any will do."""
+    if not parent:
+        return frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | _TOP_LEVEL
+    name = parent.rsplit('.', 1)[-1]
+    if name in _FREE:
+        return None
+    if 'type' in node:
+        target = _resolve(node['type'], cfg.get('default_scope', 'mmengine'))
+        return None if target is None else _argument_names(target) | _BUILDER_KEYS
+    if name in _KNOWN_CHILDREN:
+        return _KNOWN_CHILDREN[name]
+    if parent in _DEFAULT_TYPES:
+        return frozenset().union(*map(_argument_names, _DEFAULT_TYPES[parent])) | _BUILDER_KEYS
+    return frozenset()
+
+
+def _resolve(kind: Any, scope: str) -> Any:
+    """Return what a config's `type` stands for, or None where no registry knows it."""
+    if not isinstance(kind, str):
+        return kind
+    for root in vars(mmengine.registry).values():
+        if isinstance(root, Registry):
+            with root.switch_scope_and_registry(scope) as registry:
+                found = registry.get(kind)
+            if found is not None:
+                return found
+    return None
+
+
+def _argument_names(target: Any) -> frozenset[str]:
+    """Return the argument names of a function, or of a class together with those it passes on to its bases."""
+    names: set[str] = set(getattr(target, 'override_names', ()))
+    for level in inspect.getmro(target) if inspect.isclass(target) else [target]:
+        try:
+            parameters = inspect.signature(level).parameters.values()
+        except (TypeError, ValueError):
+            continue
+        names |= {item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)}
+        if not any(item.kind is item.VAR_KEYWORD for item in parameters):
+            break
+    return frozenset(names)

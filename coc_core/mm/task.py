@@ -1,0 +1,148 @@
+"""What the tools ask of a task: each plugin registers one object when it is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from coc_core.checkpoints.layouts import Layout, register_layout
+from coc_core.errors import UserError
+from coc_core.mm.data_checks.inspection import Inspection, dataset_class, inspect_files
+
+
+class Task:
+    """What differs between tasks; a subclass states it, and every tool then serves the task.
+
+    Attributes:
+        scope: mmengine's ``default_scope`` of the task's configs.
+        layout: How whole models of the task name what stands around the backbone, for their checkpoints.
+        loader_defaults: What data loaders have where a config is silent, as the task's stock tools add it.
+        tta_model: What averages over augmented copies (``--tta``) where a config sets no ``tta_model``.
+        prediction_endings: Endings that a file of predictions (``--out``) may have; none where it is a folder.
+    """
+
+    scope = 'mmengine'
+    layout: Layout | None = None
+    loader_defaults: Mapping[str, Any] = {}
+    tta_model: Mapping[str, Any] | None = None
+    prediction_endings: tuple[str, ...] = ('.pkl', '.pickle')
+
+    def tta_pipeline(self, pipeline: Sequence[Any]) -> list[Any] | None:
+        """Return the test pipeline with augmented copies, where a config sets no ``tta_pipeline``."""
+        return None
+
+    def dump_predictions(self, cfg: Config, out: str) -> None:
+        """Change a config so that testing writes its predictions to ``out``."""
+        add_evaluator(cfg, dict(type='DumpResults', out_file_path=out))
+
+    def show_predictions(
+        self, cfg: Config, *, window: bool, folder: str | None, interval: int, wait_time: float
+    ) -> None:
+        """Change a config so that testing shows its predictions.
+
+        Args:
+            cfg: The config, which is changed.
+            window: Whether in a window.
+            folder: The folder of the pictures, absolute, or None.
+            interval: Every how many samples, where the task can choose.
+            wait_time: Seconds for which the window shows one picture.
+
+        Raises:
+            UserError: The task has no pictures.
+        """
+        hook = visualization_hook(cfg)
+        hook.update(draw=True, show=window, wait_time=wait_time)
+        if folder:
+            cfg.visualizer.save_dir = folder
+
+    def inspect(self, name: str, dataset: Mapping[str, Any], *, files: bool) -> Inspection:
+        """Return the checks of one data set of a config; a data set class with an ``inspect`` of its own has the word.
+
+        Args:
+            name: What messages call it.
+            dataset: Its config.
+            files: Whether the samples' files will be opened.
+        """
+        kind = dataset_class(self.scope, dataset)
+        if hasattr(kind, 'inspect'):
+            own: Inspection = kind.inspect(name, dataset)
+            return own
+        return inspect_files(name, self.scope, dataset) if files else Inspection(name)
+
+    def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
+        """Return what is exported of a model, and the names of its outputs: here the backbone with its maps."""
+        indices = getattr(model.backbone, 'out_indices', range(4))
+        return model.backbone, [f'stage{index}' for index in indices]  # type: ignore[return-value, union-attr]
+
+    def input_shape(self, cfg: Config, size: Sequence[int] | None) -> tuple[int, ...]:
+        """Return the shape of one input of the exported part, without the batch.
+
+        Args:
+            cfg: The config.
+            size: What the user asks for; None for what the test pipeline makes.
+
+        Raises:
+            UserError: The size is impossible, or must be said.
+        """
+        size = size or self.tested_size(cfg)
+        if size is None:
+            raise UserError(f'{self.scope} has no fixed image size: say it with --size HEIGHT WIDTH.')
+        if len(size) > 2 or min(size) < 1:
+            raise UserError(f'--size {" ".join(map(str, size))}: give height and width.')
+        return (cfg.model.backbone.get('in_channels', 3), size[0], size[-1])
+
+    def tested_size(self, cfg: Config) -> Sequence[int] | None:
+        """Return the size that a test pipeline gives every input; None where it depends on the image."""
+        return None
+
+
+_TASKS: dict[str, Task] = {}
+
+
+def register_task(task: Task) -> None:
+    """Make the tools, and the checkpoints, know a task; a later one of the same scope takes its place."""
+    _TASKS[task.scope] = task
+    if task.layout is not None:
+        register_layout(task.layout)
+
+
+def task_of(cfg: Mapping[str, Any]) -> Task:
+    """Return the task of a config by its ``default_scope``.
+
+    A config that does not import its scope's plugin, such as a package's own, gets it by the name ``SCOPE_plugin``. A
+    scope without any has a plain `Task`.
+    """
+    scope = cfg.get('default_scope') or 'mmengine'
+    if scope not in _TASKS and find_spec(f'{scope}_plugin') is not None:
+        import_module(f'{scope}_plugin')
+    if scope in _TASKS:
+        return _TASKS[scope]
+    task = Task()
+    task.scope = scope
+    return task
+
+
+def add_evaluator(cfg: Config, evaluator: Mapping[str, Any]) -> None:
+    """Add an evaluator to those of a config's test."""
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    cfg.test_evaluator = [*evaluators, dict(evaluator)]
+
+
+def visualization_hook(cfg: Config) -> Any:
+    """Return the config of the hook that draws predictions.
+
+    Raises:
+        UserError: There is none.
+    """
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise UserError(
+            '--show and --show-dir: this task has no pictures to show (default_hooks of the config have no '
+            'visualization).'
+        )
+    return hook

@@ -1,0 +1,50 @@
+"""Detection in the tools: what mmdet's own test script does, and COCO's annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from coc_core.checkpoints.layouts import DETECTION
+from mmengine.config import Config
+
+from coc_core.mm.data_checks import coco
+from coc_core.mm.data_checks.inspection import Inspection
+from coc_core.mm.task import Task, add_evaluator, visualization_hook
+
+_FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+_PACK = dict(
+    type='PackDetInputs',
+    meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'),
+)
+
+
+class DetectionTask(Task):
+    """Boxes and masks."""
+
+    scope = 'mmdet'
+    layout = DETECTION
+    tta_model: Mapping[str, Any] = dict(
+        type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+    )
+
+    def tta_pipeline(self, pipeline: Sequence[Any]) -> list[Any]:
+        """Return the pipeline with each image as it is and flipped."""
+        return [*deepcopy(pipeline[:-1]), dict(type='TestTimeAug', transforms=[deepcopy(_FLIPS), [deepcopy(_PACK)]])]
+
+    def dump_predictions(self, cfg: Config, out: str) -> None:
+        """Have testing write boxes, scores, labels and masks as mmdet's own tool does."""
+        add_evaluator(cfg, dict(type='DumpDetResults', out_file_path=out))
+
+    def show_predictions(
+        self, cfg: Config, *, window: bool, folder: str | None, interval: int, wait_time: float
+    ) -> None:
+        """Have mmdet's hook draw every image."""
+        visualization_hook(cfg).update(draw=True, show=window, wait_time=wait_time, test_out_dir=folder)
+
+    def inspect(self, name: str, dataset: Mapping[str, Any], *, files: bool) -> Inspection:
+        """Check COCO annotation files; of other data sets the images alone."""
+        if str(dataset.get('ann_file', '')).endswith('.json'):
+            return coco.inspect(name, self.scope, dataset)
+        return super().inspect(name, dataset, files=files)

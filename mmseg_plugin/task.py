@@ -1,0 +1,33 @@
+"""Segmentation in the tools: what mmseg's own test script does, and label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coc_core.checkpoints.layouts import SEGMENTATION
+from mmengine.config import Config
+
+from coc_core.mm.data_checks import label_maps
+from coc_core.mm.data_checks.inspection import Inspection
+from coc_core.mm.task import Task
+
+
+class SegmentationTask(Task):
+    """A class for each pixel."""
+
+    scope = 'mmseg'
+    layout = SEGMENTATION
+    prediction_endings = ()
+
+    def dump_predictions(self, cfg: Config, out: str) -> None:
+        """Have the metrics write label maps into a folder, as mmseg's own tool does."""
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        for evaluator in evaluators:
+            evaluator.update(output_dir=out, keep_results=True)
+
+    def inspect(self, name: str, dataset: Mapping[str, Any], *, files: bool) -> Inspection:
+        """Check images with their label maps; of other data sets the images alone."""
+        if label_maps.has_maps(dataset):
+            return label_maps.inspect(name, self.scope, dataset)
+        return super().inspect(name, dataset, files=files)

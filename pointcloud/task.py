@@ -1,0 +1,28 @@
+"""Point clouds in the tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.config import Config
+from torch import nn
+
+from coc_core.errors import UserError
+from coc_core.mm.task import Task
+
+
+class PointCloudTask(Task):
+    """One class for each cloud of points."""
+
+    scope = 'pointcloud'
+
+    def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
+        """Return the whole classifier."""
+        return model, ['logits']
+
+    def input_shape(self, cfg: Config, size: Sequence[int] | None) -> tuple[int, ...]:
+        """Return [points, 3]."""
+        size = size or [step.num_points for step in cfg.test_dataloader.dataset.pipeline if 'num_points' in step][-1:]
+        if len(size) != 1 or size[0] < 1:
+            raise UserError(f'--size {" ".join(map(str, size))}: give one number, of points.')
+        return (size[0], 3)

@@ -1,0 +1,28 @@
+"""What the tools change in a config where there is no GPU."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+from coc_core.mm.cli import running
+from coc_core.mm.configs import load_config
+
+CONFIG = Path(__file__).parents[4] / 'configs' / 'classification' / 'coc-tiny_8xb128_in1k.py'
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='about machines without a GPU')
+@pytest.mark.parametrize('launcher', ['none', 'pytorch'])
+def test_the_imagenet_recipe_fits_a_cpu(tmp_path, launcher, capfd):
+    for split in ('train', 'val'):
+        (tmp_path / split / 'cat').mkdir(parents=True)
+        (tmp_path / split / 'cat' / 'a.jpg').touch()
+    roots = {f'{loader}_dataloader.dataset.data_root': str(tmp_path) for loader in ('train', 'val', 'test')}
+    cfg = load_config(str(CONFIG), roots)
+    args = argparse.Namespace(config=str(CONFIG), launcher=launcher, work_dir=str(tmp_path / 'work'))
+    running.prepare(cfg, args, ['train', 'val'])
+    assert cfg.optim_wrapper.type == 'OptimWrapper' and 'loss_scale' not in cfg.optim_wrapper
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-3)
+    assert 'training runs in float32' in capfd.readouterr().err
+    assert cfg.env_cfg.dist_cfg.backend == ('gloo' if launcher == 'pytorch' else 'nccl')

@@ -1,0 +1,124 @@
+"""The options of training: what they change in a config, and what training goes on from."""
+
+import logging
+from argparse import Namespace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from coc_core.errors import UserError
+from coc_core.mm.cli.training import apply_options, apply_resume, starting_point
+
+
+def config(work_dir='work', **entries):
+    loader = dict(batch_size=2)
+    return Config(
+        dict(
+            train_dataloader=loader, train_cfg=dict(max_epochs=1), optim_wrapper=dict(type='OptimWrapper'),
+            val_dataloader=loader, val_cfg=dict(type='ValLoop'), val_evaluator=dict(type='Accuracy'),
+            work_dir=str(work_dir), **entries,
+        )
+    )  # fmt: skip
+
+
+def arguments(**given):
+    defaults = dict(config='a.py', no_validate=False, amp=False, amp_dtype=None, auto_scale_lr=False, resume=None)
+    return Namespace(**(defaults | given))
+
+
+@pytest.mark.parametrize('name', ['train_dataloader', 'train_cfg', 'optim_wrapper'])
+def test_a_config_without_training_is_told(name):
+    cfg = config()
+    cfg[name] = None
+    with pytest.raises(UserError, match=f'a.py cannot be trained: it has no {name}'):
+        apply_options(cfg, arguments())
+
+
+def test_validation_can_be_left_out():
+    cfg = config()
+    apply_options(cfg, arguments(no_validate=True))
+    assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None and cfg.train_dataloader
+
+
+@pytest.mark.parametrize(
+    ('options', 'before', 'dtype', 'loss_scale'),
+    [
+        (dict(amp=True), {}, 'float16', 'dynamic'),
+        (dict(amp_dtype='bfloat16'), {}, 'bfloat16', 'dynamic'),
+        (dict(amp=True), dict(dtype='bfloat16', loss_scale=512.0), 'bfloat16', 512.0),
+        (dict(amp_dtype='float16'), dict(dtype='bfloat16'), 'float16', 'dynamic'),
+    ],
+)
+def test_mixed_precision_on_a_gpu(monkeypatch, options, before, dtype, loss_scale):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg = config()
+    cfg.optim_wrapper.update(before)
+    apply_options(cfg, arguments(**options))
+    assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', dtype=dtype, loss_scale=loss_scale)
+
+
+def test_mixed_precision_without_a_gpu_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(UserError, match='--amp needs a GPU'):
+        apply_options(config(), arguments(amp_dtype='bfloat16'))
+
+
+def test_the_learning_rate_is_scaled_where_the_config_says_from_what():
+    cfg = config(auto_scale_lr=dict(base_batch_size=32))
+    apply_options(cfg, arguments(auto_scale_lr=True))
+    assert cfg.auto_scale_lr == dict(base_batch_size=32, enable=True)
+    with pytest.raises(UserError, match='needs auto_scale_lr.base_batch_size, which a.py does not set'):
+        apply_options(config(), arguments(auto_scale_lr=True))
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """A work folder with one checkpoint, and another file elsewhere."""
+    for name in ('work/epoch_1.pth', 'start.pth'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save({'state_dict': {}}, tmp_path / name)
+    return tmp_path / 'work' / 'epoch_1.pth', tmp_path / 'start.pth'
+
+
+@pytest.mark.parametrize(
+    ('option', 'entries', 'found'),
+    [
+        (None, dict(), None),
+        ('auto', dict(), 'last'),
+        ('START', dict(), 'start'),
+        # A config asks for it: of the checkpoint that it names, or of the last one.
+        (None, dict(resume=True), 'last'),
+        (None, dict(resume=True, load_from='START'), 'start'),
+        # The command line has the last word.
+        ('auto', dict(load_from='START'), 'last'),
+        (None, dict(load_from='START'), None),
+    ],
+)
+def test_what_training_goes_on_from(checkpoints, option, entries, found):
+    last, start = checkpoints
+    entries = {key: str(start) if value == 'START' else value for key, value in entries.items()}
+    cfg = config(last.parent, **entries)
+    checkpoint = apply_resume(cfg, arguments(resume=str(start) if option == 'START' else option))
+    assert checkpoint == {None: None, 'last': last, 'start': start}[found]
+    assert cfg.resume is (checkpoint is not None)
+    assert cfg.get('load_from') == (str(checkpoint) if checkpoint else entries.get('load_from'))
+
+
+def test_a_start_that_is_not_there_is_told_unless_it_is_an_address(tmp_path):
+    with pytest.raises(UserError, match='nowhere.pth does not exist'):
+        apply_resume(config(tmp_path, load_from=str(tmp_path / 'nowhere.pth')), arguments())
+    cfg = config(tmp_path, load_from='https://example.org/a.pth')
+    assert apply_resume(cfg, arguments()) is None and cfg.load_from == 'https://example.org/a.pth'
+
+
+def test_what_it_starts_from_must_fit_only_where_it_goes_on(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    runner = SimpleNamespace(logger=logging.getLogger('run'), work_dir='work', cfg=config(load_from='start.pth'))
+    assert starting_point(runner, 'auto', tmp_path / 'epoch_1.pth') == (str(tmp_path / 'epoch_1.pth'), True)
+    assert f'Training goes on from {tmp_path}/epoch_1.pth.' in caplog.messages
+    assert starting_point(runner, None, None) == ('start.pth', False)
+    runner.cfg = config()
+    assert len(caplog.messages) == 1 and starting_point(runner, 'auto', None) is None
+    assert caplog.messages[1] == 'There is no checkpoint in work to go on from: training starts afresh.'

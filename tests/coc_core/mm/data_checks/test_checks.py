@@ -1,0 +1,46 @@
+"""What is found before training in the data that a config names, and what check_data.py lists."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coc_core.errors import UserError
+from coc_core.mm.data_checks.checks import check_data
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.mark.parametrize('layout', ['coco', 'maps'])
+def test_good_data_has_no_problems(layout, request, content, everything):
+    cfg = request.getfixturevalue(layout)
+    cfg = cfg(content) if layout == 'coco' else cfg
+    check_data(cfg, ['train'])
+    assert everything(cfg) == ([], [])
+
+
+def test_another_number_of_classes_than_the_models_is_an_error(coco, content):
+    with pytest.raises(UserError, match=r'model.bbox_head.num_classes=80, but the train data has 2 classes'):
+        check_data(coco(content, num_classes=80), ['train'])
+
+
+def test_a_missing_folder_is_named_with_its_remedy(maps, tmp_path):
+    maps.train_dataloader.dataset.data_prefix.img_path = 'nowhere'
+    with pytest.raises(UserError, match='nowhere does not exist: see the README'):
+        check_data(maps, ['train'])
+    maps.val_dataloader = dict(dataset=dict(type='RepeatDataset', dataset=dict(type='X', data_root='data/digits/x')))
+    remedy = 'data/digits/x does not exist: make it with `python tools/dataset_converters/make_digits_data'
+    with pytest.raises(UserError, match=remedy):
+        check_data(maps, ['val'])
+
+
+def test_the_tool_lists_every_problem(coco, tmp_path, content):
+    content['annotations'][0]['image_id'] = 9
+    cfg = coco(content)
+    (tmp_path / 'images' / '2.jpg').write_bytes(b'not an image')
+    cfg.dump(tmp_path / 'config.py')
+    tool = [sys.executable, ROOT / 'tools' / 'dataset_converters' / 'check_data.py', tmp_path / 'config.py']
+    done = subprocess.run([*map(str, tool), '--phase', 'train'], capture_output=True, text=True)
+    assert done.returncode == 1 and '2 errors.' in done.stdout
+    assert 'annotation 1 belongs to the image 9' in done.stdout and '2.jpg cannot be read' in done.stdout

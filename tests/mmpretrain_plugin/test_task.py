@@ -1,0 +1,93 @@
+"""Classification in the tools: what changes in a config, and what its data is checked for."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from PIL import Image
+from torch import nn
+
+import mmpretrain_plugin  # noqa: F401
+from coc_core.errors import UserError
+from coc_core.mm.task import task_of
+
+RESIZE = dict(type='Resize', scale=64)
+PIPELINE = [dict(type='LoadImageFromFile'), RESIZE, dict(type='PackInputs')]
+
+
+@pytest.fixture
+def cfg():
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(backbone=dict(type='ContextCluster')),
+            test_dataloader=dict(dataset=dict(type='CustomDataset', pipeline=PIPELINE)),
+            test_evaluator=dict(type='Accuracy'),
+            default_hooks=dict(visualization=dict(type='VisualizationHook', enable=False)),
+        )
+    )
+
+
+def test_augmented_copies_are_the_image_and_its_mirror_image(cfg, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / 'a.png')
+    init_default_scope('mmpretrain')
+    task = task_of(cfg)
+    packed = Compose(task.tta_pipeline(PIPELINE))(dict(img_path=str(tmp_path / 'a.png'), gt_label=0))
+    mirrored, plain = packed['inputs']
+    assert torch.equal(plain, Compose(PIPELINE)(dict(img_path=str(tmp_path / 'a.png'), gt_label=0))['inputs'])
+    assert torch.equal(mirrored, plain.flip(2)) and not torch.equal(mirrored, plain)
+    assert task.tta_model == dict(type='mmpretrain.AverageClsScoreTTA')
+
+
+def test_predictions_are_dumped_beside_the_metric(cfg):
+    task_of(cfg).dump_predictions(cfg, 'found.pkl')
+    assert cfg.test_evaluator == [dict(type='Accuracy'), dict(type='DumpResults', out_file_path='found.pkl')]
+
+
+def test_pictures_of_every_fifth_image(cfg):
+    task_of(cfg).show_predictions(cfg, window=False, folder='/pictures', interval=5, wait_time=2)
+    hook = cfg.default_hooks.visualization
+    assert hook.enable and not hook.show and (hook.out_dir, hook.interval, hook.wait_time) == ('/pictures', 5, 2)
+
+
+def test_images_are_checked_without_annotations(cfg, tmp_path):
+    for label in ('cat', 'dog'):
+        (tmp_path / label).mkdir()
+        Image.new('RGB', (8, 8)).save(tmp_path / label / 'a.jpg')
+    (tmp_path / 'dog' / 'b.jpg').write_bytes(b'not an image')
+    dataset = dict(type='CustomDataset', data_root=str(tmp_path), pipeline=PIPELINE)
+    task = task_of(cfg)
+    assert task.inspect('train data', dataset, files=False).samples == []
+    found = task.inspect('train data', dataset, files=True)
+    assert found.problems == [] and found.summary == '3 samples'
+    problems = [str(problem) for sample in found.samples for problem in sample()]
+    assert len(problems) == 1 and 'dog/b.jpg cannot be read as an image' in problems[0]
+    (problem,) = task.inspect('train data', dict(dataset, data_root=str(tmp_path / 'nowhere')), files=True).problems
+    assert str(problem).startswith('train data cannot be read (')
+
+
+def test_the_whole_classifier_is_exported(cfg):
+    model = nn.Linear(2, 2)
+    assert task_of(cfg).exported_part(model) == (model, ['logits'])
+
+
+@pytest.mark.parametrize(
+    ('steps', 'size', 'shape'),
+    [
+        ([RESIZE], None, (3, 64, 64)),
+        ([dict(type='ResizeEdge', scale=248), dict(type='CenterCrop', crop_size=224)], None, (3, 224, 224)),
+        ([RESIZE], [96], (3, 96, 96)),
+        ([RESIZE], [96, 32], (3, 96, 32)),
+    ],
+)
+def test_one_size_is_exported_and_it_is_the_tested_one_by_default(cfg, steps, size, shape):
+    cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), *steps, dict(type='PackInputs')]
+    assert task_of(cfg).input_shape(cfg, size) == shape
+
+
+def test_a_pipeline_that_leaves_the_size_open_asks_for_it(cfg):
+    cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    with pytest.raises(UserError, match='say it with --size HEIGHT WIDTH'):
+        task_of(cfg).input_shape(cfg, None)

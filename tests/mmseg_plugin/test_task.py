@@ -1,0 +1,48 @@
+"""Segmentation in the tools: what changes in a config, and what its data is checked for."""
+
+import pytest
+from mmengine.config import Config
+
+import mmseg_plugin  # noqa: F401
+from coc_core.mm.task import task_of
+
+
+@pytest.fixture
+def cfg():
+    return Config(
+        dict(
+            default_scope='mmseg',
+            test_evaluator=dict(type='IoUMetric'),
+            default_hooks=dict(visualization=dict(type='SegVisualizationHook')),
+            visualizer=dict(type='SegLocalVisualizer'),
+        )
+    )
+
+
+def test_every_metric_writes_label_maps(cfg):
+    written = dict(output_dir='maps', keep_results=True)
+    task_of(cfg).dump_predictions(cfg, 'maps')
+    assert cfg.test_evaluator == dict(type='IoUMetric', **written)
+    cfg.test_evaluator = [dict(type='IoUMetric'), dict(type='CityscapesMetric')]
+    task_of(cfg).dump_predictions(cfg, 'maps')
+    assert cfg.test_evaluator == [dict(type='IoUMetric', **written), dict(type='CityscapesMetric', **written)]
+
+
+def test_pictures_go_where_the_visualizer_saves(cfg):
+    task_of(cfg).show_predictions(cfg, window=False, folder='/pictures', interval=5, wait_time=3)
+    assert cfg.default_hooks.visualization == dict(type='SegVisualizationHook', draw=True, show=False, wait_time=3)
+    assert cfg.visualizer.save_dir == '/pictures'
+
+
+def test_augmented_copies_are_the_configs_own(cfg):
+    task = task_of(cfg)
+    assert task.tta_pipeline([dict(type='PackSegInputs')]) is None and task.tta_model is None
+
+
+def test_without_label_maps_nothing_is_paired(cfg, tmp_path):
+    dataset = dict(type='BaseSegDataset', data_root=str(tmp_path), data_prefix=dict(img_path='images'))
+    found = task_of(cfg).inspect('test data', dataset, files=False)
+    assert (found.problems, found.samples) == ([], [])
+    dataset['data_prefix']['seg_map_path'] = 'maps'
+    (problem,) = task_of(cfg).inspect('test data', dataset, files=False).problems
+    assert 'has no images' in str(problem)

@@ -1,0 +1,84 @@
+"""tools/analysis_tools/plot_logs.py on logs as mmengine writes them, whole and torn."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+TOOL = Path(__file__).parents[3] / 'tools' / 'analysis_tools' / 'plot_logs.py'
+
+
+@pytest.fixture(scope='module')
+def plot_logs():
+    spec = importlib.util.spec_from_file_location('plot_logs', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules['plot_logs'] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(folder, time, lines, tail=''):
+    path = folder / time / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text('\n'.join(json.dumps(line) for line in lines) + '\n' + tail)
+
+
+def train(iteration, loss):
+    return {'lr': 0.1 / iteration, 'loss': loss, 'time': 0.3, 'epoch': 1, 'iter': iteration, 'step': iteration}
+
+
+def run(*command, expect=0):
+    done = subprocess.run([sys.executable, TOOL, *map(str, command)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stderr.strip() if expect else done.stdout.strip()
+
+
+@pytest.fixture
+def work_dirs(tmp_path):
+    """One run was killed in the middle of a line after iteration 30 and went on from 20; the other is of a detector."""
+    lines = [train(10, 3.0), train(20, 2.0), {'top1': 50.0, 'step': 1}, train(30, 9.0)]
+    write(tmp_path / 'one', '20260101_000000', lines, tail='{"lr": 0.1, "lo')
+    write(tmp_path / 'one', '20260101_010000', [train(30, 1.5), train(40, 1.0), {'top1': 75.0, 'step': 2}])
+    write(
+        tmp_path / 'two',
+        '20260101_000000',
+        [train(10, 1.0), {'coco/bbox_mAP': 0.3, 'coco/bbox_mAP_50': 0.5, 'step': 1}],
+    )
+    return tmp_path
+
+
+def test_a_run_that_went_on_is_one_curve(plot_logs, work_dirs):
+    found = plot_logs.read_run(work_dirs / 'one')
+    assert found.training['loss'] == {10: 3.0, 20: 2.0, 30: 1.5, 40: 1.0}
+    # A validation stands at the iteration after which it was made, not at the number of its epoch.
+    assert found.validation == {'top1': {20: 50.0, 40: 75.0}}
+
+
+def test_the_picture_has_loss_metrics_and_learning_rate_of_every_run(plot_logs, work_dirs):
+    runs = [plot_logs.read_run(work_dirs / name) for name in ('one', 'two')]
+    assert plot_logs.metrics_of(runs, None) == ['top1', 'coco/bbox_mAP']
+    figure = plot_logs.draw(runs, ['top1'])
+    assert [axes.get_title() for axes in figure.axes] == ['training loss', 'top1', 'learning rate']
+    assert [line.get_xydata().tolist() for line in figure.axes[0].lines] == [
+        [[10, 3.0], [20, 2.0], [30, 1.5], [40, 1.0]], [[10, 1.0]],
+    ]  # fmt: skip
+    out = work_dirs / 'new' / 'curves.png'
+    assert run(work_dirs / 'one', work_dirs / 'two', '--out', out) == str(out)
+    assert min(Image.open(out).size) > 300
+    assert [path.name for path in out.parent.iterdir()] == ['curves.png']
+
+
+def test_what_cannot_be_drawn_is_one_sentence(work_dirs):
+    (work_dirs / 'empty').mkdir()
+    for options, sentence in (
+        (['none'], 'The work folder none does not exist.'),
+        ([work_dirs / 'empty'], f'{work_dirs / "empty"} holds no log of a training'),
+        ([work_dirs / 'one', '--metric', 'top5'], '--metric top5 is in no log: there are top1.'),
+        ([work_dirs / 'one', '--out', work_dirs / 'x.gif'], 'must end in .png, .svg or .pdf.'),
+    ):
+        told = run(*options, expect=2)
+        assert told.startswith('error: ') and sentence in told and '\n' not in told

@@ -1,0 +1,131 @@
+"""What is exported gives the model's numbers in another runtime."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch.testing import assert_close
+
+import mmseg_plugin  # noqa: F401
+import pointcloud
+from coc_core.checkpoints import from_official
+from coc_core.mm.models import replace_sync_batch_norm
+from pointcloud.grouping import farthest_point_sample
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / 'configs'
+CLASSIFIER = CONFIGS / 'classification' / 'coc-tiny_8xb128_in1k.py'
+SEGMENTER = CONFIGS / 'segmentation' / 'fpn_coc-small-4_4xb4-80k_ade20k-512x512.py'
+POINTS = CONFIGS / 'pointcloud' / 'pointmlp-coc_1xb16-12e_digits.py'
+
+
+def run(*arguments, expect=0):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'CUDA_VISIBLE_DEVICES': ''}
+    command = [sys.executable, str(ROOT / 'tools' / 'deployment' / 'export_onnx.py'), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-3000:]
+    assert 'Traceback' not in done.stderr
+    return done.stdout + done.stderr
+
+
+def outputs(path, examples):
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    return [torch.from_numpy(o) for o in session.run(None, {session.get_inputs()[0].name: examples.numpy()})]
+
+
+def test_a_published_classifier_gives_its_golden_logits(golden, tmp_path):
+    case = golden('classify_coc_tiny')
+    torch.save(case.published_state_dict('coc_tiny'), tmp_path / 'published.pth')
+    images = case.image().float()
+    out = run(CLASSIFIER, tmp_path / 'published.pth', '--out', tmp_path / 'a.onnx', '--size', *images.shape[2:])
+    assert {node.domain for node in onnx.load(tmp_path / 'a.onnx').graph.node} == {''}
+    assert 'opset 20' in out and 'agrees with PyTorch to' in out and 'ONNX Runtime' in out
+    (logits,) = outputs(tmp_path / 'a.onnx', images.repeat(3, 1, 1, 1))
+    assert_close(logits.double(), case.expected['logits'].repeat(3, 1), rtol=0, atol=1e-4)
+
+
+def test_torch_export_gives_the_same(golden, tmp_path):
+    case = golden('classify_coc_tiny')
+    torch.save(case.published_state_dict('coc_tiny'), tmp_path / 'published.pth')
+    images = case.image().float()
+    run(CLASSIFIER, tmp_path / 'published.pth', '--out', tmp_path / 'a.pt2', '--size', *images.shape[2:])
+    program = torch.export.load(tmp_path / 'a.pt2')
+    targets = [str(node.target) for node in program.graph.nodes if node.op == 'call_function']
+    assert not [name for name in targets if not name.startswith(('aten.', '<built-in', 'getitem'))]
+    logits = program.module()(images.repeat(3, 1, 1, 1))
+    assert_close(logits.double(), case.expected['logits'].repeat(3, 1), rtol=0, atol=1e-4)
+
+
+def test_a_dense_backbone_gives_its_golden_maps(golden, tmp_path):
+    case = golden('dense_coc_small_4')
+    cfg = Config.fromfile(SEGMENTER)
+    init_default_scope('mmseg')
+    cfg.model.backbone.init_cfg = None
+    replace_sync_batch_norm(cfg.model)
+    model = MODELS.build(cfg.model)
+    model.backbone.load_state_dict(from_official(case.published_state_dict('dense_coc_small')))
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'a.pth')
+    images = case.image().float()
+    out = run(SEGMENTER, tmp_path / 'a.pth', '--out', tmp_path / 'a.onnx', '--size', *images.shape[2:])
+    assert 'agrees with PyTorch to' in out
+    maps = outputs(tmp_path / 'a.onnx', images)
+    assert_close(maps, [case.expected[f'stage{i}'].float() for i in range(4)], rtol=1e-4, atol=1e-4)
+
+
+def test_a_point_cloud_model_is_exported_for_a_fixed_number_of_points(tmp_path):
+    config = Config.fromfile(POINTS)
+    torch.manual_seed(0)
+    options = dict(config.model.backbone, anchors=(32, 16, 16, 16), neighbors=8)
+    options.pop('type')
+    model = pointcloud.create_model(options.pop('arch'), num_classes=config.model.head.num_classes, **options).eval()
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'a.pth')
+    overrides = ('model.backbone.anchors=32,16,16,16', 'model.backbone.neighbors=8')
+    out = run(POINTS, tmp_path / 'a.pth', '--out', tmp_path / 'a.onnx', '--size', 64, '--cfg-options', *overrides)
+    assert 'points [batch, 64, 3]' in out
+    points = torch.randn(3, 64, 3)
+    with torch.no_grad():
+        assert_close(outputs(tmp_path / 'a.onnx', points), [model(points)], rtol=0, atol=1e-4)
+
+
+class Sampler(torch.nn.Module):
+    def forward(self, points):
+        return farthest_point_sample(points, 20)
+
+
+def test_exported_sampling_picks_the_same_points_also_on_ties():
+    points = torch.randn(4, 50, 3)
+    points[1] = points[1].round()
+    points[2, 15:] = points[2, :1]
+    program = torch.export.export(Sampler(), (points,), dynamic_shapes=({0: torch.export.Dim('batch')},), strict=False)
+    assert torch.equal(program.module()(points), farthest_point_sample(points, 20))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        (('a.txt',), 'name a .onnx or .pt2 file'),
+        (('nowhere/a.onnx',), 'in a folder that exists'),
+        (('a.onnx', '--size', '1', '2', '3'), '--size 1 2 3: give height and width'),
+    ],
+)
+def test_impossible_wishes_are_one_sentence(tmp_path, arguments, sentence):
+    out = tmp_path / arguments[0]
+    assert sentence in run(CLASSIFIER, 'none.pth', '--out', out, *arguments[1:], expect=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sizes_and_opsets_that_cannot_be_are_one_sentence(golden, tmp_path):
+    torch.save(golden('classify_coc_tiny').published_state_dict('coc_tiny'), tmp_path / 'published.pth')
+    common = (CLASSIFIER, tmp_path / 'published.pth', '--out', tmp_path / 'a.onnx')
+    assert 'both sides must be at least 4' in run(*common, '--size', 2, expect=2)
+    out = run(*common, '--size', 32, '--opset', 3, expect=2)
+    assert '--opset 3 cannot be written: the exporter gives' in out
+    assert not (tmp_path / 'a.onnx').exists()

@@ -1,0 +1,171 @@
+#!/usr/bin/env python
+"""Draw loss, metrics and learning rate of one or several trainings from mmengine's logs.
+
+python tools/analysis_tools/plot_logs.py work_dirs/demo/classification --out curves.png
+
+A training that was interrupted and went on is one curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from coc_core.mm.requirements import require
+
+require('mmengine', 'matplotlib')
+
+from matplotlib.figure import Figure
+
+from coc_core.errors import UserError
+from coc_core.files import replacing
+from coc_core.mm.cli.options import add_debug_option
+from coc_core.mm.cli.start import run_tool
+
+# Not results, and the parts of a COCO metric, which follow the whole.
+_NO_METRICS = {'data_time', 'time', 'step', 'epoch', 'iter', 'memory'}
+_PARTS = ('_50', '_75', '_s', '_m', '_l')
+
+
+@dataclass
+class Run:
+    """The curves of one work folder; a curve has the value at each iteration.
+
+    Attributes:
+        name: What the legend calls it.
+        training: Curves of the training lines, by name: ``loss``, ``lr`` and others.
+        validation: Curves of the validation lines, by name.
+    """
+
+    name: str
+    training: dict[str, dict[int, float]] = field(default_factory=dict)
+    validation: dict[str, dict[int, float]] = field(default_factory=dict)
+
+
+def read_run(folder: Path) -> Run:
+    """Read all logs of a work folder, the older ones first; what a later one repeats counts.
+
+    Raises:
+        UserError: The folder is not there, or has no log of a training.
+    """
+    if not folder.is_dir():
+        raise UserError(f'The work folder {folder} does not exist.')
+    run = Run(folder.name)
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+        _read_log(path, run)
+    if not run.training:
+        raise UserError(
+            f'{folder} holds no log of a training (TIME/vis_data/scalars.json): name the work folder of one.'
+        )
+    return run
+
+
+def _read_log(path: Path, run: Run) -> None:
+    iteration = 0
+    for line in path.read_text(errors='replace').splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            # A training that was killed may leave half a line.
+            continue
+        numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
+        training = 'lr' in numbers or 'iter' in numbers
+        if training:
+            # A loop over epochs logs `iter`, and `step` is the same; validation lines have the epoch as their step.
+            started, iteration = iteration, int(numbers.get('iter', numbers.get('step', iteration)))
+            if not started:
+                _forget_from(run, iteration)
+        curves = run.training if training else run.validation
+        for key, value in numbers.items():
+            if key not in _NO_METRICS:
+                curves.setdefault(key, {})[iteration] = float(value)
+
+
+def _forget_from(run: Run, iteration: int) -> None:
+    """Drop what an earlier log has beyond the checkpoint from which the training of this one went on."""
+    for curves in (run.training, run.validation):
+        for curve in curves.values():
+            for later in [at for at in curve if at >= iteration]:
+                del curve[later]
+
+
+def metrics_of(runs: list[Run], wanted: list[str] | None) -> list[str]:
+    """Return the validation metrics to draw.
+
+    Raises:
+        UserError: A wanted one is in no log.
+    """
+    found = list(dict.fromkeys(name for run in runs for name in run.validation))
+    for name in wanted or ():
+        if name not in found:
+            known = ', '.join(found) if found else 'none'
+            raise UserError(f'--metric {name} is in no log: there are {known}.')
+    return wanted or [name for name in found if not name.endswith(_PARTS)]
+
+
+def draw(runs: list[Run], metrics: list[str]) -> Figure:
+    """Draw the curves."""
+    parts = [('loss', 'training'), *((name, 'validation') for name in metrics), ('lr', 'training')]
+    columns = min(3, len(parts))
+    rows = -(-len(parts) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.1 * rows + 0.5), layout='constrained')
+    colors = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+    for place, (name, kind) in enumerate(parts):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        for i, run in enumerate(runs):
+            curve = sorted(getattr(run, kind).get(name, {}).items())
+            marker = 'o' if kind == 'validation' else None
+            style = dict(color=colors[i % len(colors)], linestyle=('-', '--', ':')[i // len(colors) % 3])
+            axes.plot(
+                *zip(*curve, strict=True) if curve else ([], []), label=run.name, marker=marker, ms=3.5, lw=1.4, **style
+            )
+        axes.set_title({'lr': 'learning rate', 'loss': 'training loss'}.get(name, name), fontsize=11)
+        axes.set_xlabel('iteration', fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=min(4, len(runs)))
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the picture.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    if path.suffix not in ('.png', '.svg', '.pdf'):
+        raise UserError(f'--out {path} must end in .png, .svg or .pdf.')
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=110)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='work folder of a training')
+    parser.add_argument(
+        '--metric', nargs='+', help='validation metrics to draw (default: all but parts of COCO metrics)'
+    )
+    parser.add_argument('--out', type=Path, default=Path('curves.png'), help='the picture: .png, .svg or .pdf')
+    add_debug_option(parser)
+    return parser.parse_args()
+
+
+def plot(args: argparse.Namespace) -> None:
+    """Draw the curves of all work folders."""
+    runs = [read_run(folder) for folder in args.work_dirs]
+    names = [run.name for run in runs]
+    for run, folder in zip(runs, args.work_dirs, strict=True):
+        # Two folders of one name are told apart by their paths.
+        run.name = str(folder) if names.count(run.name) > 1 else run.name
+    save(draw(runs, metrics_of(runs, args.metric)), args.out)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(plot, parse_args()))

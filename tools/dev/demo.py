@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Train Context Cluster on real digits with the project's own tools, test the checkpoint and say what came out.
+
+make demo [TASK=classification|detection|segmentation|pointcloud] [DEMO_ARGS=--retrain]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo of one task runs, and the metric it ends with.
+
+    Attributes:
+        config: The config.
+        layout: The data that tools/dataset_converters/make_digits_data.py makes for it.
+        metric: The metric's name in what tools/test.py saves.
+        title: The metric in words.
+        next_steps: Commands to propose at the end.
+        percent: What makes the metric a percentage.
+        starts_from: The task whose demo makes the checkpoint that the config starts from.
+    """
+
+    config: str
+    layout: str
+    metric: str
+    title: str
+    next_steps: tuple[str, ...]
+    percent: float = 1.0
+    starts_from: str | None = None
+
+
+DEMOS = {
+    'classification': Demo(
+        config='configs/classification/coc-tiny_1xb32-12e_digits.py',
+        layout='imagenet',
+        metric='accuracy/top1',
+        title='top-1 accuracy on the 360 held-back digits',
+        next_steps=(
+            'source .venv/bin/activate',
+            'python tools/analysis_tools/visualize_clusters.py data/digits/imagenet/val/8 --size 256 '
+            '--config configs/classification/coc-tiny_1xb32-12e_digits.py --checkpoint {checkpoint}   # into pictures/',
+            'tools/dist_train.sh configs/classification/coc-small_8xb128_in1k.py 8   # ImageNet, see README.md',
+            'python tools/train.py configs/classification/coc-tiny_1xb32-12e_digits.py '
+            '--cfg-options model.backbone.center_grid=3   # change one thing and train again',
+        ),
+    ),
+    'detection': Demo(
+        config='configs/detection/mask-rcnn_coc-tiny-4_fpn_1xb4-8e_digits.py',
+        layout='coco',
+        metric='coco/segm_mAP_50',
+        title='mask AP at IoU 0.5 on the 150 scenes of held-back digits',
+        percent=100.0,
+        starts_from='classification',
+        next_steps=(
+            'source .venv/bin/activate',
+            'python tools/test.py configs/detection/mask-rcnn_coc-tiny-4_fpn_1xb4-8e_digits.py {checkpoint} '
+            '--show-dir pictures',
+            'tools/dist_train.sh configs/detection/mask-rcnn_coc-small-25_fpn_1x_coco.py 8   '
+            '# COCO, see docs/dense-tasks.md',
+        ),
+    ),
+    'segmentation': Demo(
+        config='configs/segmentation/fpn_coc-tiny-4_1xb8-2k_digits.py',
+        layout='ade20k',
+        metric='mIoU',
+        title='mIoU over the background and ten digits on the 150 scenes of held-back digits',
+        starts_from='classification',
+        next_steps=(
+            'source .venv/bin/activate',
+            'python tools/test.py configs/segmentation/fpn_coc-tiny-4_1xb8-2k_digits.py {checkpoint} '
+            '--show-dir pictures',
+            'tools/dist_train.sh configs/segmentation/fpn_coc-small-25_4xb4-80k_ade20k-512x512.py 4   '
+            '# ADE20K, see docs/dense-tasks.md',
+        ),
+    ),
+    'pointcloud': Demo(
+        config='configs/pointcloud/pointmlp-coc_1xb16-12e_digits.py',
+        layout='scanobjectnn',
+        metric='OA',
+        title='overall accuracy on the 360 held-back digits as point clouds',
+        next_steps=(
+            'source .venv/bin/activate',
+            'python tools/analysis_tools/draw_points.py configs/pointcloud/pointmlp-coc_1xb16-12e_digits.py '
+            '{checkpoint} --color cluster',
+            'tools/dist_train.sh configs/pointcloud/pointmlp-coc_1xb32-250e_scanobjectnn.py 1   '
+            '# ScanObjectNN, see docs/point-clouds.md',
+        ),
+    ),
+}
+
+
+def run(*command: str | Path) -> None:
+    """Run a command in the project's folder; stop the demo where it fails."""
+    print('$', ' '.join(str(part) for part in command), flush=True)
+    done = subprocess.run([str(part) for part in command], cwd=ROOT)
+    if done.returncode:
+        sys.exit(f'demo: this command failed: {" ".join(str(part) for part in command)}')
+
+
+def last_checkpoint(demo: Demo) -> str:
+    """Return the name of the checkpoint that training ends with."""
+    length = Config.fromfile(ROOT / demo.config).train_cfg
+    return f'epoch_{length.max_epochs}.pth' if 'max_epochs' in length else f'iter_{length.max_iters}.pth'
+
+
+def work_dir_of(name: str) -> Path:
+    """Return the folder of a task's demo, from the project's folder."""
+    return Path('work_dirs') / 'demo' / name
+
+
+def train_and_test(demo: Demo, work_dir: Path) -> tuple[Path, dict[str, float]]:
+    """Train unless it is done already, going on where an interrupted run stopped; return checkpoint and metrics."""
+    checkpoint = work_dir / last_checkpoint(demo)
+    run(sys.executable, 'tools/dataset_converters/make_digits_data.py', '--layout', demo.layout)
+    if (ROOT / checkpoint).exists():
+        print(f'{checkpoint} is trained already; make demo DEMO_ARGS=--retrain trains again', flush=True)
+    else:
+        start = time.monotonic()
+        run('tools/dist_train.sh', demo.config, '1', '--work-dir', work_dir, '--resume', 'auto')
+        print(f'Trained in {(time.monotonic() - start) / 60:.1f} minutes.', flush=True)
+    metrics = work_dir / 'metrics.json'
+    run(
+        sys.executable, 'tools/test.py', demo.config, checkpoint,
+        '--work-dir', work_dir / 'test', '--out', metrics, '--out-item', 'metrics',
+    )  # fmt: skip
+    return checkpoint, json.loads((ROOT / metrics).read_text())
+
+
+def tell_of_clusters(folder: Path) -> None:
+    """Name a film and the contact sheet of a training that watched its clusters; clouds have none to show."""
+    films = sorted(folder / path.name for path in (ROOT / folder).glob('stage*.gif'))
+    if films:
+        print(f'how clusters formed: {films[len(films) // 2]} (and {len(films) - 1} more films beside it)')
+        print(f'clusters of every layer and head: {folder / "contact_sheet.png"}')
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--task', default='classification')
+    parser.add_argument('--retrain', action='store_true', help='train again although a checkpoint is there')
+    args = parser.parse_args()
+    if args.task not in DEMOS:
+        sys.exit(f'demo: TASK={args.task} is unknown: choose one of {", ".join(DEMOS)}.')
+    demo = DEMOS[args.task]
+    work_dir = work_dir_of(args.task)
+    start = demo.starts_from
+    if start and not (ROOT / work_dir_of(start) / last_checkpoint(DEMOS[start])).exists():
+        print(f'{args.task} starts from the checkpoint of {start}, which comes first.', flush=True)
+        train_and_test(DEMOS[start], work_dir_of(start))
+    if args.retrain:
+        shutil.rmtree(ROOT / work_dir, ignore_errors=True)
+    checkpoint, metrics = train_and_test(demo, work_dir)
+    print(f'\n{demo.title}: {demo.percent * metrics[demo.metric]:.2f} %')
+    print(f'checkpoint: {checkpoint}')
+    tell_of_clusters(work_dir / 'clusters')
+    steps = (step.format(checkpoint=checkpoint, work_dir=work_dir) for step in demo.next_steps)
+    print('next:', *steps, sep='\n  ')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\ndemo: interrupted; run it again to go on.')

@@ -1,0 +1,333 @@
+#!/usr/bin/env python3
+"""Make the project's environment: a venv with the locked stack and a compiled mmcv. ``make setup`` calls this.
+
+Needs nothing but Python 3.11, pip and a C++ compiler. Running it again changes nothing when nothing changed, and
+repairs what an interrupted run left. The mmcv wheel, which takes minutes to compile, is kept in the user's cache
+directory (XDG_CACHE_HOME, else ~/.cache), keyed by the mmcv, torch and Python versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / 'requirements.lock'
+OPERATORS = Path(__file__).with_name('torchvision_operators.py')
+FAMILIES = ('onedl', 'openmmlab')
+STAMP = 'context-cluster-setup'
+NINJA_STEP = re.compile(r'^\s*\[(\d+)/(\d+)\]')
+INSTALLED_CHECK = "import importlib.util as u; assert all(map(u.find_spec, ('torch', 'mmcv', 'coc_core')))"
+MMCV_CHECK = 'from mmcv.ops import RoIAlign, nms'
+PYTHON_CHECK = f'import pip, sys; assert sys.version_info[:2] == {sys.version_info[:2]}'
+
+
+class SetupError(Exception):
+    """Set-up cannot go on; the message says why and what to do."""
+
+
+def locked(family: str) -> dict[str, str]:
+    """Return the exact versions of one family's environment, by distribution name.
+
+    Raises:
+        SetupError: A line of the lock is not ``name==version``, with or without a family's name or ``linux`` behind.
+    """
+    versions = {}
+    for line in LOCK.read_text().splitlines():
+        requirement, _, owner = (part.strip() for part in line.partition('#'))
+        if not requirement:
+            continue
+        name, separator, version = requirement.partition('==')
+        if not separator or owner not in ('', 'linux', *FAMILIES):
+            raise SetupError(f'{LOCK.name} has a line that is not "name==version  # family": {line!r}.')
+        if owner in ('', family, sys.platform):
+            versions[name] = version
+    return versions
+
+
+def is_mm(name: str) -> bool:
+    """Tell whether a distribution is one of the mm* packages."""
+    return name.removeprefix('onedl-').startswith('mm')
+
+
+class Progress:
+    """Says what is going on, for how long, and how much longer: one changing line on a terminal, else some lines."""
+
+    def __init__(self, step: str, expected_s: float) -> None:
+        self.step, self.expected_s = step, expected_s
+        self.start = self.printed = time.monotonic()
+        self.done = self.total = 0
+        print(f'{step} (about {_clock(expected_s)})', flush=True)
+
+    def read(self, line: str) -> None:
+        """Take the counts out of a line that ninja printed."""
+        match = NINJA_STEP.match(line)
+        if match:
+            self.done, self.total = int(match[1]), int(match[2])
+
+    def tick(self) -> None:
+        """Show the state, at most once a second on a terminal and every twenty seconds elsewhere."""
+        now = time.monotonic()
+        if now - self.printed < (1 if sys.stdout.isatty() else 20):
+            return
+        self.printed, elapsed = now, now - self.start
+        left = elapsed / self.done * (self.total - self.done) if self.done else max(self.expected_s - elapsed, 0)
+        count = f'{self.done} of {self.total} files, ' if self.total else ''
+        text = f'  {count}{_clock(elapsed)} gone, about {_clock(left)} left'
+        print(f'\r{text:<78}' if sys.stdout.isatty() else text, end='' if sys.stdout.isatty() else '\n', flush=True)
+
+    def finish(self) -> None:
+        """Close the step's line."""
+        text = f'  done in {_clock(time.monotonic() - self.start)}'
+        print(f'\r{text:<78}' if sys.stdout.isatty() else text, flush=True)
+
+
+def is_whole(wheel: Path) -> bool:
+    """Tell whether every file in a wheel can be read back."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _clock(seconds: float) -> str:
+    return f'{int(seconds) // 60}:{int(seconds) % 60:02d} min'
+
+
+class Environment:
+    """One family's venv."""
+
+    def __init__(self, family: str, folder: Path) -> None:
+        self.family, self.folder = family, folder
+        self.versions = locked(family)
+        self.python = folder / 'bin' / 'python'
+        self.log = folder / 'setup.log'
+
+    def wanted_stamp(self) -> str:
+        """Hash of everything that decides what is in the environment."""
+        digest = hashlib.sha256(f'{sys.version} {ROOT} {self.family}'.encode())
+        for path in (LOCK, ROOT / 'pyproject.toml', Path(__file__), OPERATORS):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def is_complete(self) -> bool:
+        """Tell whether an earlier run finished and nothing has changed since."""
+        stamp = self.folder / STAMP
+        return stamp.is_file() and stamp.read_text() == self.wanted_stamp() and self._works(INSTALLED_CHECK)
+
+    def _works(self, code: str) -> bool:
+        try:
+            done = subprocess.run([self.python, '-c', code], capture_output=True, cwd=ROOT)
+        except OSError:
+            return False
+        return done.returncode == 0
+
+    def _run(self, step: str, expected_s: float, command: list[str | Path], env: dict[str, str] | None = None) -> None:
+        progress = Progress(step, expected_s)
+        path = f'{self.folder / "bin"}{os.pathsep}{os.environ.get("PATH", "")}'
+        with open(self.log, 'ab') as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, 'PATH': path, **(env or {})}
+            )
+            try:
+                with open(self.log, errors='replace') as tail:
+                    tail.seek(0, os.SEEK_END)
+                    while process.poll() is None:
+                        for line in tail:
+                            progress.read(line)
+                        progress.tick()
+                        time.sleep(0.2)
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+        progress.finish()
+        if process.returncode:
+            raise SetupError(
+                f'"{step}" failed; the reason is at the end of {self.log}. Mend it and run the set-up again: '
+                'it goes on from here.'
+            )
+
+    def pip(self, step: str, expected_s: float, *arguments: str | Path) -> None:
+        """Run pip in the environment."""
+        self._run(step, expected_s, [self.python, '-m', 'pip', '--disable-pip-version-check', *arguments])
+
+    def build(self) -> None:
+        """Bring the environment to the locked state."""
+        (self.folder / STAMP).unlink(missing_ok=True)
+        # Of the files as they are now: one that changes while this runs has to be installed the next time.
+        stamp = self.wanted_stamp()
+        if not self._works(PYTHON_CHECK):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            print(f'1/6 creating {self.folder.name}', flush=True)
+            self._create()
+        requirement = {name: f'{name}=={version}' for name, version in self.versions.items()}
+        self.pip('2/6 installing torch', 60, 'install', '-c', self._constraints(requirement), requirement['torch'])
+        plain = [r for name, r in requirement.items() if not is_mm(name) and name != 'torch']
+        self.pip('3/6 installing the libraries', 90, 'install', '--no-deps', *plain)
+        self._repair_torchvision()
+        mmcv = next(name for name in requirement if name.endswith('mmcv'))
+        mm = [r for name, r in requirement.items() if is_mm(name) and name != mmcv]
+        self.pip('4/6 installing the mm* packages', 60, 'install', '--no-deps', '--no-build-isolation', *mm)
+        self._alias_mmsegmentation()
+        self._install_mmcv(mmcv, requirement[mmcv])
+        self.pip('6/6 installing the project', 5, 'install', '--no-deps', '--no-build-isolation', '-e', ROOT)
+        (self.folder / STAMP).write_text(stamp)
+
+    def _create(self) -> None:
+        try:
+            venv.create(self.folder, with_pip=True)
+        except (subprocess.CalledProcessError, ImportError) as error:
+            raise SetupError(
+                f'{sys.executable} cannot make a virtual environment with pip ({error}): install its venv module '
+                '(Debian: apt install python3.11-venv).'
+            ) from error
+
+    def _constraints(self, requirement: dict[str, str]) -> Path:
+        path = self.folder / 'constraints.txt'
+        path.write_text('\n'.join(r for name, r in requirement.items() if name != 'torch'))
+        return path
+
+    def _site_packages(self) -> Path:
+        code = 'import sysconfig; print(sysconfig.get_path("purelib"))'
+        return Path(
+            subprocess.run([self.python, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
+        )
+
+    def _repair_torchvision(self) -> None:
+        # The stock mm* tools import torchvision before any file of ours, so the repair must lie in the environment.
+        module = self._site_packages() / 'coc_torchvision_operators.py'
+        hook = module.with_suffix('.pth')
+        module.unlink(missing_ok=True)
+        hook.unlink(missing_ok=True)
+        if not self._works('import torchvision'):
+            shutil.copy(OPERATORS, module)
+            hook.write_text(f'import {module.stem}; {module.stem}.install_import_hook()\n')
+
+    def _alias_mmsegmentation(self) -> None:
+        # mmengine looks up `mmseg::` bases under the distribution name mmsegmentation, which the OneDL family has not.
+        if self.family != 'onedl':
+            return
+        version = self.versions['onedl-mmsegmentation']
+        folder = self._site_packages() / f'mmsegmentation-{version}.dist-info'
+        folder.mkdir(exist_ok=True)
+        (folder / 'METADATA').write_text(
+            f'Metadata-Version: 2.1\nName: mmsegmentation\nVersion: {version}\nSummary: Alias of onedl-mmsegmentation\n'
+        )
+        (folder / 'top_level.txt').write_text('mmseg\n')
+        (folder / 'INSTALLER').write_text('context-cluster\n')
+        (folder / 'RECORD').write_text('')
+
+    def _install_mmcv(self, name: str, requirement: str) -> None:
+        cached = self._cached_wheel(name)
+        if cached:
+            if is_whole(cached) and self._has_operators_from(cached, requirement):
+                return
+            cached.unlink()
+            print('  the cached mmcv wheel is damaged or has no working operators: removed, compiling anew', flush=True)
+        compiled = self._compile(name, requirement)
+        if self._has_operators_from(compiled, requirement):
+            return
+        compiled.unlink()
+        raise SetupError(
+            f'The compiled mmcv does not import: run `{self.python} -c "{MMCV_CHECK}"` to see why; the compiler\'s '
+            f'output is in {self.log}.'
+        )
+
+    def _has_operators_from(self, wheel: Path, requirement: str) -> bool:
+        self.pip(f'5/6 installing {requirement}', 5, 'install', '--no-deps', '--force-reinstall', '--no-index', wheel)
+        return self._works(MMCV_CHECK)
+
+    def _wheel_folder(self, name: str) -> Path:
+        # mmcv compiles its CUDA operators only where a GPU is in sight or FORCE_CUDA is set, for the architectures in
+        # TORCH_CUDA_ARCH_LIST: a login node's wheel is not a GPU node's.
+        code = (
+            'import os, torch; gpu = torch.cuda.is_available() or os.environ.get("FORCE_CUDA") == "1"; '
+            'print(torch.__version__ + "-gpu" * gpu)'
+        )
+        torch = subprocess.run([self.python, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
+        if torch.endswith('-gpu'):
+            torch += ''.join(f'-{arch}' for arch in re.findall(r'[^;\s]+', os.environ.get('TORCH_CUDA_ARCH_LIST', '')))
+        cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        python = f'cp{sys.version_info.major}{sys.version_info.minor}'
+        key = f'{name}-{self.versions[name]}_torch-{torch}_{python}_{platform.system().lower()}-{platform.machine()}'
+        return cache / 'context-cluster' / 'wheels' / key
+
+    def _cached_wheel(self, name: str) -> Path | None:
+        return next(iter(self._wheel_folder(name).glob('*.whl')), None)
+
+    def _compile(self, name: str, requirement: str) -> Path:
+        folder = self._wheel_folder(name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            # -g, which Python's own flags carry, doubles the time. With build isolation there would be no operators.
+            jobs = os.environ.get('MAX_JOBS') or str(os.cpu_count() or 1)
+            environment = {'MMCV_WITH_OPS': '1', 'CFLAGS': '-g0', 'MAX_JOBS': jobs}
+            options = ['--no-build-isolation', '--no-deps', '--no-cache-dir', '--no-binary', name, '-v', '-w', scratch]
+            command = [self.python, '-m', 'pip', '--disable-pip-version-check', 'wheel', *options, requirement]
+            self._run(f'5/6 compiling {requirement}', 840 / (os.cpu_count() or 1), command, environment)
+            folder.mkdir(exist_ok=True)
+            wheel = next(Path(scratch).glob('*.whl'))
+            return wheel.rename(folder / wheel.name)
+
+
+def check_machine() -> None:
+    """Raise SetupError when Python or a C++ compiler is not there."""
+    if sys.version_info[:2] != (3, 11):
+        version = platform.python_version()
+        raise SetupError(f'The locked stack is for Python 3.11, this is {version}: run make setup PYTHON=python3.11.')
+    header = Path(sysconfig.get_path('include')) / 'Python.h'
+    if not header.exists():
+        raise SetupError(
+            f'{header} is missing, and mmcv must be compiled: install it (Debian: apt install python3.11-dev).'
+        )
+    if not any(shutil.which(compiler) for compiler in (os.environ.get('CXX', 'c++'), 'g++', 'clang++')):
+        raise SetupError('No C++ compiler was found, and mmcv must be compiled: install g++ (Debian: apt install g++).')
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--family', default='onedl', help='mm* packages: onedl (maintained forks) or openmmlab')
+    parser.add_argument('--venv', type=Path, help='folder of the environment (.venv, or .venv-FAMILY)')
+    args = parser.parse_args()
+    if args.family not in FAMILIES:
+        raise SetupError(f'MM={args.family} is not a family of mm* packages: choose {" or ".join(FAMILIES)}.')
+    check_machine()
+    default = ROOT / ('.venv' if args.family == 'onedl' else f'.venv-{args.family}')
+    environment = Environment(args.family, (args.venv or default).absolute())
+    environment.folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(environment.folder.with_name(environment.folder.name + '.lock'), 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f'another set-up of {environment.folder.name} is running: waiting for it', flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if environment.is_complete():
+            print(f'{environment.folder.name} is up to date')
+            return
+        environment.build()
+    print(f'{environment.folder.name} is ready: source {environment.folder.name}/bin/activate')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except SetupError as error:
+        sys.exit(f'setup: {error}')
+    except KeyboardInterrupt:
+        sys.exit('\nsetup: interrupted; run it again to go on.')
