@@ -7,6 +7,7 @@ check_openmmlab('mmengine', 'mmcv', 'mmseg')
 from mmseg.registry import MODELS  # noqa: E402
 
 from coc_core.mm.plugin import register  # noqa: E402
+from mmseg_plugin import losses  # noqa: E402, F401  registers its loss
 from mmseg_plugin.task import SegmentationTask  # noqa: E402
 
 register(MODELS, SegmentationTask())

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coc_core.checkpoints.layouts import SEGMENTATION
 from mmengine.config import Config
 
+from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
 from coc_core.mm.data_checks.inspection import Inspection
-from coc_core.mm.task import Task
+from coc_core.mm.task import Task, visualization_hook
 
 
 class SegmentationTask(Task):
@@ -25,6 +25,13 @@ class SegmentationTask(Task):
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         for evaluator in evaluators:
             evaluator.update(output_dir=out, keep_results=True)
+
+    def show_predictions(
+        self, cfg: Config, *, window: bool, folder: str | None, interval: int, wait_time: float
+    ) -> None:
+        """Have mmseg's hook draw every image: of upstream it draws one batch in 50, of OneDL all of a test."""
+        visualization_hook(cfg).interval = 1
+        super().show_predictions(cfg, window=window, folder=folder, interval=interval, wait_time=wait_time)
 
     def inspect(self, name: str, dataset: Mapping[str, Any], *, files: bool) -> Inspection:
         """Check images with their label maps; of other data sets the images alone."""

@@ -38,7 +38,6 @@ class Clouds(Origin):
     names = re.compile(r'^((?:.*\.)?)backbone\.stages\.\d+\.embedding\.')
     models = 'point-cloud'
     family = 'points'
-    tasks = ('points',)
     title = 'point-cloud checkpoint of this project'
 
     def translate(self, content: Content) -> Source:

@@ -52,6 +52,7 @@ def test_a_broken_lock_is_named(setup_environment, tmp_path, monkeypatch):
             setup_environment.locked('onedl')
 
 
+@pytest.mark.family
 def test_installed_versions_are_the_locked_ones(setup_environment):
     versions = installed()
     for name, version in setup_environment.locked(family()).items():
@@ -68,6 +69,7 @@ def test_there_is_one_opencv_and_it_needs_no_libgl():
     assert [n for n in installed() if n.startswith('opencv')] == ['opencv-python-headless']
 
 
+@pytest.mark.family
 @pytest.mark.parametrize('package', ['mmpretrain', 'mmdet', 'mmseg'])
 def test_bases_of_installed_packages_resolve(tmp_path, package):
     path = tmp_path / 'config.py'
@@ -81,6 +83,7 @@ def test_torchvision_imports_first_and_python_starts_without_torch():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.family
 def test_compiled_operators_work():
     import torch
     from mmcv.ops import nms

@@ -43,7 +43,7 @@ model = dict(
         num_classes=len(classes),
         norm_cfg=dict(type='BN'),
         # Seven eighths of the pixels are background, which is learned at once; which digit it is takes the time.
-        loss_decode=dict(class_weight=[0.2] + [1.0] * 10),
+        loss_decode=dict(_delete_=True, type='WeightedCrossEntropyLoss', class_weight=[0.2] + [1.0] * 10),
     ),
     # Windows of the size that it was trained with: the regions of a map grow with the map.
     test_cfg=dict(mode='slide', crop_size=crop_size, stride=(48, 48)),

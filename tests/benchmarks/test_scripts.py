@@ -34,7 +34,5 @@ def test_data_loading_tells_how_many_workers_a_gpu_needs():
 
 @pytest.mark.parametrize('kind', pointmlp_step.KINDS)
 def test_the_first_step_of_a_point_cloud_model_is_not_timed(kind):
-    seconds, memory = pointmlp_step.measure(
-        kind, Namespace(arch='pointmlp_elite', batch_size=2, points=32, steps=1)
-    )
+    seconds, memory = pointmlp_step.measure(kind, Namespace(arch='pointmlp_elite', batch_size=2, points=32, steps=1))
     assert len(seconds) == 1 and min(seconds) > 0 and memory > 2**20

@@ -44,6 +44,7 @@ def test_dense_golden_cases_through_the_registry(golden, centers):
             assert_close(output, case.expected[f'stage{i}'].double(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.family
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 def test_mask_rcnn_trains_and_predicts_in_every_precision(dtype):
     model = build('mask-rcnn_coc-tiny-4_fpn_1xb4-8e_digits.py').train()

@@ -46,6 +46,7 @@ def test_dense_golden_cases_through_the_registry(golden, centers):
             assert_close(output, case.expected[f'stage{i}'].double(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.family
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_semantic_fpn_trains_and_predicts_in_every_precision(dtype):
     model = build('fpn_coc-tiny-4_1xb8-2k_digits.py').train()

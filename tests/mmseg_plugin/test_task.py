@@ -30,7 +30,8 @@ def test_every_metric_writes_label_maps(cfg):
 
 def test_pictures_go_where_the_visualizer_saves(cfg):
     task_of(cfg).show_predictions(cfg, window=False, folder='/pictures', interval=5, wait_time=3)
-    assert cfg.default_hooks.visualization == dict(type='SegVisualizationHook', draw=True, show=False, wait_time=3)
+    drawn = dict(draw=True, interval=1, show=False, wait_time=3)
+    assert cfg.default_hooks.visualization == dict(type='SegVisualizationHook', **drawn)
     assert cfg.visualizer.save_dir == '/pictures'
 
 

@@ -27,6 +27,11 @@ STOCK = {
     scope: Path(package.__file__).parent / '.mim' / 'tools' for scope, package in (('mmdet', mmdet), ('mmseg', mmseg))
 }
 SCOPES = ['mmdet', 'mmseg']
+# How mmseg 1.2.2 (upstream's family) ends here, on its own configs too: mmsegmentation's issues 3405 and 3241.
+DEFECTS = {
+    'browse_dataset.py': 'Layout of the output array img is incompatible with cv::Mat',
+    'get_flops.py': '"input_shape" and "inputs" cannot be both set',
+}
 
 
 def run(*command, cwd=ROOT, expect=0):
@@ -79,15 +84,27 @@ class Small:
         return self.work_dir(scope) / {'mmdet': 'epoch_1.pth', 'mmseg': 'iter_2.pth'}[scope]
 
 
+def run_stock_analysis(scope, tool, *arguments):
+    """Return what a stock tool prints, or None where it has the defect that is known of this version."""
+    known = DEFECTS[tool] if scope == 'mmseg' and mmseg.__version__ == '1.2.2' else None
+    out = run(STOCK[scope] / 'analysis_tools' / tool, CONFIGS[scope], *arguments, expect=1 if known else 0)
+    assert known is None or known in out
+    return None if known else out
+
+
 @pytest.fixture(scope='module')
-def small(tmp_path_factory):
+def untrained(tmp_path_factory):
+    return Small(tmp_path_factory.mktemp('dense'))
+
+
+@pytest.fixture(scope='module')
+def small(untrained):
     """Both digits configs trained for two steps by our tool; segmentation with SyncBN, which a CPU does not have."""
-    small = Small(tmp_path_factory.mktemp('dense'))
     for scope in SCOPES:
         more = ['model.decode_head.norm_cfg.type=SyncBN'] if scope == 'mmseg' else []
-        options = small.options(scope, *more, training=True)
-        run(ROOT / 'tools' / 'train.py', CONFIGS[scope], '--work-dir', small.work_dir(scope), *options)
-    return small
+        options = untrained.options(scope, *more, training=True)
+        run(ROOT / 'tools' / 'train.py', CONFIGS[scope], '--work-dir', untrained.work_dir(scope), *options)
+    return untrained
 
 
 def last_validation(work_dir):
@@ -165,27 +182,26 @@ def test_inferencers_take_photos_of_any_size(small, size):
     assert labels.shape == size and set(np.unique(labels)) <= set(range(11))
 
 
-@pytest.mark.parametrize('scope', SCOPES)
-def test_stock_tools_train_test_and_browse(small, scope, tmp_path):
+@pytest.mark.parametrize('scope', ['mmdet', pytest.param('mmseg', marks=pytest.mark.family)])
+def test_stock_tools_train_test_and_browse(untrained, scope, tmp_path):
     tools = STOCK[scope]
-    run(tools / 'train.py', CONFIGS[scope], '--work-dir', tmp_path / 'train', *small.options(scope, training=True))
-    checkpoint = tmp_path / 'train' / small.checkpoint(scope).name
-    out = run(tools / 'test.py', CONFIGS[scope], checkpoint, '--work-dir', tmp_path / 'test', *small.options(scope))
+    run(tools / 'train.py', CONFIGS[scope], '--work-dir', tmp_path / 'train', *untrained.options(scope, training=True))
+    checkpoint = tmp_path / 'train' / untrained.checkpoint(scope).name
+    out = run(tools / 'test.py', CONFIGS[scope], checkpoint, '--work-dir', tmp_path / 'test', *untrained.options(scope))
     name = {'mmdet': 'coco/segm_mAP_50', 'mmseg': 'mIoU'}[scope]
     ours = last_validation(tmp_path / 'train')[name]
     assert float(re.findall(rf'{name}: ([\d.]+)', out)[-1]) == pytest.approx(ours, abs=1e-4)
     out_dir = ['--output-dir', tmp_path / 'browse', '--not-show']
-    run(tools / 'analysis_tools' / 'browse_dataset.py', CONFIGS[scope], *out_dir, *small.options(scope))
-    assert len([p for p in (tmp_path / 'browse').rglob('*') if p.is_file()]) == 8
+    browsed = run_stock_analysis(scope, 'browse_dataset.py', *out_dir, *untrained.options(scope))
+    assert browsed is None or len([p for p in (tmp_path / 'browse').rglob('*') if p.is_file()]) == 8
 
 
-@pytest.mark.parametrize('scope', SCOPES)
-def test_stock_get_flops(small, scope):
+@pytest.mark.parametrize('scope', ['mmdet', pytest.param('mmseg', marks=pytest.mark.family)])
+def test_stock_get_flops(untrained, scope):
     shape = [] if scope == 'mmdet' else ['--shape', '96', '96']
-    out = run(STOCK[scope] / 'analysis_tools' / 'get_flops.py', CONFIGS[scope], *shape, *small.options(scope))
-    assert re.search(r'flops: *[\d.]+ ?[GM]', out, re.IGNORECASE) and re.search(
-        r'params: *[\d.]+ ?M', out, re.IGNORECASE
-    )
+    out = run_stock_analysis(scope, 'get_flops.py', *shape, *untrained.options(scope))
+    for counted in (r'flops: *[\d.]+ ?[GM]', r'params: *[\d.]+ ?M'):
+        assert out is None or re.search(counted, out, re.IGNORECASE)
 
 
 def test_a_missing_pretrained_file_is_one_sentence(small, tmp_path):

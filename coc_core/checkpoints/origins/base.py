@@ -91,7 +91,6 @@ class Origin:
         models: Its models in words.
         family: Origins of one family hold the same models, and each can be written in the other's names.
         form: The name by which `coc_core.checkpoints.convert` writes this origin's names, where it has some of its own.
-        tasks: What files of this kind can hold, beside the tasks of the layouts.
         finite: Whether weights that are no finite numbers are a fault: other models hold masks of infinity.
         has_denominator: Whether what it holds was trained with one of several denominators.
     """
@@ -100,7 +99,6 @@ class Origin:
     models = ''
     family = 'other'
     form: str | None = None
-    tasks: tuple[str, ...] = ()
     finite = True
     has_denominator = False
 

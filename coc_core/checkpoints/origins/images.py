@@ -26,7 +26,6 @@ class Images(Origin):
     names = re.compile(r'^((?:.*\.)?)stages\.\d+\.blocks\.\d+\.gamma[12]$')
     models = 'Context Cluster image'
     family = 'image'
-    tasks = ('backbone',)
     has_denominator = True
     title = '{task} checkpoint of this project'
 

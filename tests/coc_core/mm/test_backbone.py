@@ -41,6 +41,7 @@ def test_dense_golden_cases_through_the_registry(golden, centers):
             assert_close(output, case.expected[f'stage{i}'].double(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.family
 def test_classification_norm_is_the_classifiers(golden):
     case = golden('classify_coc_tiny')
     weights = from_official(case.published_state_dict('coc_tiny'))

@@ -3,7 +3,7 @@
 import traceback
 
 import pytest
-from mmengine.registry import Registry
+from mmengine.registry import VISUALIZERS, Registry
 
 from coc_core.errors import UserError
 from coc_core.mm.mistakes import building, told_mistake
@@ -67,6 +67,6 @@ def test_a_mistake_is_found_under_the_errors_that_wrap_it():
 
 
 def test_an_argument_that_an_installed_class_hands_on_to_its_base_is_one_sentence():
-    with pytest.raises(UserError, match="^The visualizer cannot be built: .*unexpected keyword argument 'nonsense'"):
-        with building('the visualizer'):
-            VISUALIZERS.build(dict(type='Visualizer', name='of this test', nonsense=1))
+    sentence = "^The visualizer cannot be built: .*unexpected keyword argument 'nonsense'"
+    with pytest.raises(UserError, match=sentence), building('the visualizer'):
+        VISUALIZERS.build(dict(type='Visualizer', name='of this test', nonsense=1))

@@ -140,7 +140,7 @@ def test_publishing_as_safetensors(project, tmp_path):
 
 def test_publishing_refuses_what_does_not_fit(project, tmp_path):
     torch.save({'state_dict': {'a': torch.zeros(1)}}, tmp_path / 'other.pth')
-    assert 'does not hold its config' in run(
+    assert 'has 0 configs (*.py) beside it' in run(
         project, 'model_converters/publish_model.py', tmp_path / 'other.pth', 'x', expect=2
     )
     arguments = (tmp_path / 'other.pth', tmp_path / 'x', '--config', 'config.py')
