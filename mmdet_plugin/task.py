@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from coc_core.checkpoints.layouts import DETECTION
 from mmengine.config import Config
 
+from coc_core.checkpoints.layouts import DETECTION
 from coc_core.mm.data_checks import coco
 from coc_core.mm.data_checks.inspection import Inspection
 from coc_core.mm.task import Task, add_evaluator, visualization_hook

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from coc_core.checkpoints.layouts import CLASSIFICATION
 from mmengine.config import Config
 from torch import nn
 
+from coc_core.checkpoints.layouts import CLASSIFICATION
 from coc_core.mm.task import Task, visualization_hook
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]

@@ -144,7 +144,7 @@ def load_content(
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model within what parallel training and `torch.compile` put around it."""
+    """Return the model within what parallel training and `torch.compile` put around it."""
     while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(model, '_orig_mod'):
         model = model._orig_mod if hasattr(model, '_orig_mod') else model.module  # type: ignore[assignment]
     return model
@@ -196,7 +196,7 @@ def agreed_denominator(model: nn.Module, source: Source, name: str) -> tuple[str
 def _mismatches(
     own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, finite: bool
 ) -> tuple[list[str], set[str]]:
-    """What keeps tensors from being taken over where the name fits, and their names.
+    """Return what keeps tensors from being taken over where the name fits, and their names.
 
     Other models may hold masks of infinity: ``finite`` says whether that is a fault.
     """

@@ -87,7 +87,7 @@ def _scalar(kind: _Kind, data: bytes) -> Any:
 
 
 def allowed_types() -> list[Any]:
-    """What torch's weights-only reader may build beyond tensors, none of which can run code from a file.
+    """Return what torch's weights-only reader may build beyond tensors; none of it can run code from a file.
 
     These are mmengine's HistoryBuffer, numeric numpy arrays and scalars (under the module names of numpy 1 and 2)
     and argparse.Namespace.
@@ -172,7 +172,7 @@ def _read_safetensors(file: Path, map_location: Any) -> dict[str, Any]:
 
 
 def _check_sums(file: Path) -> None:
-    """Compares every part of an archive with its checksum: torch itself does not notice overwritten weights."""
+    """Compare every part of an archive with its checksum: torch itself does not notice overwritten weights."""
     with zipfile.ZipFile(file) as archive:
         # Torch takes a part that is marked as a folder for memory that was written.
         if any(part.external_attr & 0x10 for part in archive.infolist()):

@@ -153,7 +153,7 @@ def _mixer_factory(cfg: Mapping[str, Any]) -> MixerFactory:
 
 
 def _read(path: str) -> Any:
-    """Return a local file, whoever registered the loaders; an address by mmengine's loader for its kind."""
+    """Read a local file by our own reader, an address by mmengine's loader for its kind."""
     if '://' not in path:
         return checkpoints.read(path)
     install_safe_loader()

@@ -39,12 +39,12 @@ def install_safe_loader() -> None:
 
 
 def load_from_local_weights_only(filename: str, map_location: Any = None) -> Any:
-    """Return the loader of files that `install_safe_loader` gives to mmengine."""
+    """Load a file as mmengine asks for it: weights-only, under the libraries' names."""
     return in_library_names(_without_program(read(filename, map_location)), filename)
 
 
 def load_from_http_weights_only(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
-    """Return the loader of addresses: downloads once, into torch's cache, and reads weights-only."""
+    """Load from an address as mmengine asks for it: download once, into torch's cache, and read weights-only."""
     folder = Path(model_dir or Path(torch.hub.get_dir()) / 'checkpoints')
     file = folder / Path(urlparse(filename).path).name
     if is_main_process() and not file.is_file():

@@ -61,7 +61,7 @@ class Task:
             cfg.visualizer.save_dir = folder
 
     def inspect(self, name: str, dataset: Mapping[str, Any], *, files: bool) -> Inspection:
-        """Return the checks of one data set of a config; a data set class with an ``inspect`` of its own has the word.
+        """Return the checks of one data set of a config; its class may check itself by a class method ``inspect``.
 
         Args:
             name: What messages call it.

@@ -81,7 +81,7 @@ def _adapt_to_cpu(cfg: Config) -> None:
 
 
 def _train_in_full_precision(cfg: Config) -> None:
-    """Mixed precision needs a GPU in mmengine; a recipe that asks for it runs in float32 elsewhere, and says so."""
+    """Let a recipe of mixed precision run in float32, and say so: mmengine's needs a GPU."""
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') != 'AmpOptimWrapper':
         return

@@ -57,7 +57,7 @@ def _leave_process_group() -> None:
 
 
 def _tell(sentence: str) -> None:
-    """Print a sentence; other processes of a machine wait, for the first one's failure ends them."""
+    """Print a sentence, once on each machine: the failure of its first process ends the others while they wait."""
     if int(os.environ.get('LOCAL_RANK', '0')) > 0:
         time.sleep(10)
     print(sentence, file=sys.stderr, flush=True)

@@ -68,7 +68,7 @@ def dataset_class(scope: str, dataset: Mapping[str, Any]) -> Any:
 
 
 def class_names(classes: Any) -> list[str] | None:
-    """Class names as a list; metainfo may name a file with one per line."""
+    """Return class names as a list; metainfo may name a file with one per line."""
     if isinstance(classes, str):
         return Path(classes).read_text().split('\n') if osp.isfile(classes) else [classes]
     return None if classes is None else list(classes)

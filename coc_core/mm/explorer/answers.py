@@ -175,7 +175,7 @@ def side_by_side(answer: Answer) -> np.ndarray:
 
 
 def _stacked(images: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """Images below (axis 0) or beside (1) one another, on white where they differ in length."""
+    """Join images below (axis 0) or beside (1) one another, on white where they differ in length."""
     other = 1 - axis
     longest = max(image.shape[other] for image in images)
     parts: list[np.ndarray] = []
