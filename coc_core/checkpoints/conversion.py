@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from coc_core.checkpoints.layouts import LAYOUTS
-from coc_core.checkpoints.origins import ORIGINS, Source, recognize
+from coc_core.checkpoints.origins import ORIGINS, Origin, Source, recognize
 from coc_core.checkpoints.origins.base import origin_of, without_wrapper, writer_of
 from coc_core.checkpoints.origins.records import STOCK_MIXER, records_of
 from coc_core.checkpoints.reading import CheckpointError, read
@@ -125,7 +125,8 @@ def _check(source: Source, name: str, form: str, out: Path, overwrite: bool) -> 
 
 
 def _save(source: Source, meta: dict[str, str], out: Path, form: str) -> None:
-    writer = writer_of(form, source.origin.family) or source.origin
+    # A form of this project's names holds the same whatever the weights came from.
+    writer = writer_of(form, source.origin.family) or Origin()
     # Views of one memory would be written whole, or refused.
     copies = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -137,6 +138,8 @@ def _save(source: Source, meta: dict[str, str], out: Path, form: str) -> None:
                 safetensors.torch.save_file(copies, beside, metadata={'format': 'pt', **meta})
             else:
                 torch.save(writer.content_of_file(copies, meta), beside)
+    except UserError as error:
+        raise CheckpointError(str(error)) from error
     except (RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(f'{out} cannot be written: {type(error).__name__}: {error}.') from error
 

@@ -1,0 +1,33 @@
+"""Point-cloud checkpoints in every form say where they come from, and hold what that form's reader expects."""
+
+import pytest
+import torch
+
+import pointcloud
+from coc_core.checkpoints import convert, load, read, to_official
+
+
+@pytest.fixture
+def published(tmp_path):
+    torch.manual_seed(0)
+    model = pointcloud.create_model('pointmlp_elite')
+    torch.save({'net': to_official(model.state_dict()), 'acc': 86.2}, tmp_path / 'published.pth')
+    return model.state_dict()
+
+
+@pytest.mark.parametrize('form', ['pth', 'safetensors'])
+def test_a_published_cloud_in_our_names_records_its_origin(published, tmp_path, form):
+    out = tmp_path / f'ours.{form}'
+    convert(tmp_path / 'published.pth', out, form)
+    written = read(out)
+    assert written.keys() == {'state_dict', 'meta'} and written['meta']['task'] == 'points'
+    report = load(pointcloud.create_model('pointmlp_elite'), out)
+    assert report.origin == 'published point-cloud checkpoint, converted' and report.loaded == len(published)
+
+
+def test_the_published_form_is_what_the_published_code_saves(published, tmp_path):
+    torch.save(published, tmp_path / 'ours.pth')
+    convert(tmp_path / 'ours.pth', tmp_path / 'back.pth', 'published')
+    written, expected = read(tmp_path / 'back.pth'), to_official(published)
+    assert written.keys() == {'net'} and written['net'].keys() == expected.keys()
+    assert all(torch.equal(written['net'][key], value) for key, value in expected.items())
