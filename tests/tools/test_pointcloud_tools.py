@@ -155,7 +155,7 @@ def test_seeds_are_trained_apart_and_summed_up(trained):
     assert 'Epoch(train)' not in run(*command), 'a complete run must not be repeated'
 
 
-@pytest.mark.parametrize('tool', ['train.py', 'check_data.py'])
+@pytest.mark.parametrize('tool', ['train.py', 'dataset_converters/check_data.py'])
 def test_a_missing_file_is_one_sentence(trained, tmp_path, tool):
     (tmp_path / 'main_split').mkdir()
     extra = ['--work-dir', tmp_path / 'work'] if tool == 'train.py' else []
