@@ -105,7 +105,7 @@ def test_documented_config_checks_trains_and_evaluates(project, task):
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         return done.stdout + done.stderr
 
-    assert 'No errors.' in run('check_data.py')
+    assert 'No errors.' in run('dataset_converters/check_data.py')
     loaders = [f'{p}_dataloader.{k}' for p in ('train', 'val') for k in ('num_workers=0', 'persistent_workers=False')]
     out = run(
         'train.py',

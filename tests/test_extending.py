@@ -73,9 +73,11 @@ def test_example(folder, name):
     assert 'accuracy/top1' in run(folder, tools / 'dist_test.sh', config, checkpoint, 1)
     image = 'data/digits/imagenet/val/3/0.png'
     options = ('--config', config, '--checkpoint', checkpoint, '--out', 'pictures')
-    run(folder, sys.executable, tools / 'visualize_clusters.py', image, *options)
+    run(folder, sys.executable, tools / 'analysis_tools' / 'visualize_clusters.py', image, *options)
     assert list((folder / 'pictures').glob('*.png'))
-    told = run(folder, sys.executable, tools / 'export_onnx.py', config, checkpoint, '--out', f'{name}.onnx')
+    told = run(
+        folder, sys.executable, tools / 'deployment' / 'export_onnx.py', config, checkpoint, '--out', f'{name}.onnx'
+    )
     assert 'agrees with PyTorch' in told and (folder / f'{name}.onnx').is_file()
 
 

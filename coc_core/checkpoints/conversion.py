@@ -77,7 +77,7 @@ def convert(
 def in_library_names(checkpoint: Any, name: str) -> Any:
     """Return a checkpoint as the mm* packages and `pointcloud` name it, for their own loaders.
 
-    Published checkpoints and classifiers of `coc_core.create_model` are renamed; any other object comes back as it is.
+    What has other names, such as published checkpoints, is renamed; any other object comes back as it is.
     """
     try:
         source = recognize(checkpoint, name)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from coc_core.checkpoints import CheckpointError, convert, forms
+from coc_core.checkpoints import convert, forms
+from coc_core.errors import UserError
 from coc_core.ops.regions import DENOMINATORS
 
 if find_spec('mmengine') is not None:
@@ -43,7 +44,7 @@ def main() -> int:
     options = dict(denominator=args.denominator, ema=args.ema, overwrite=args.force)
     try:
         print(convert(args.checkpoint, args.out, form, **options))
-    except CheckpointError as error:
+    except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0

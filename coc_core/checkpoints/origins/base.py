@@ -88,7 +88,7 @@ class Origin:
 
     Attributes:
         names: The names that only this kind has, as a pattern whose first group is what precedes them.
-        models: Its models in words.
+        models: Its models in words; an origin without any holds no Context Cluster.
         family: Origins of one family hold the same models, and each can be written in the other's names.
         form: The name by which `coc_core.checkpoints.convert` writes this origin's names, where it has some of its own.
         finite: Whether weights that are no finite numbers are a fault: other models hold masks of infinity.
