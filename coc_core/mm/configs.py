@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 
 from coc_core.errors import UserError, did_you_mean, during
-from coc_core.mm.mistakes import told_mistake
+from coc_core.mm.mistakes import raised_by_packages
 from coc_core.mm.option_keys import check_option_keys
 from coc_core.mm.requirements import check_openmmlab
 from coc_core.mm.task import task_of
@@ -51,24 +52,29 @@ def _mistake(file: Path, error: Exception) -> UserError | None:
     text = file.read_text(encoding='utf-8', errors='replace')
     # What is inherited from a package that is missing fails in mmengine's own ways.
     check_openmmlab(*re.findall(r'[\'"](\w+)::', text))
-    if (told := told_mistake(error)) is not None:
-        return told
+    if isinstance(error, ImportError):
+        return _failed_import(file, error)
     what = None
-    if isinstance(error, SyntaxError):
+    # A module of the user's with such an error is named in it by its file.
+    if isinstance(error, SyntaxError) and not Path(error.filename or '').is_file():
         what = f'SyntaxError in line {error.lineno}: {error.msg}'
-    elif isinstance(error, FileNotFoundError) or type(error).__name__ == 'ConfigParsingError':
+    elif isinstance(error, (FileNotFoundError, ConfigParsingError)) and raised_by_packages(error):
         what = f'what it inherits from is not there ({" ".join(str(error).split())})'
-    elif (module := _absent_import(error)) is not None:
-        what = f'its custom_imports name the module {module}, which is not there'
-    return what and UserError(f'The config {file} is not valid: {what}.')  # type: ignore[return-value]
+    return UserError(f'The config {file} is not valid: {what}.') if what else None
 
 
-def _absent_import(error: BaseException | None) -> str | None:
-    """Return the module of ``custom_imports`` that is not there; one that is there and fails is somebody's code."""
+def _failed_import(file: Path, error: BaseException | None) -> UserError | None:
+    """Return the sentence of a plugin, or that a module of ``custom_imports`` is not there.
+
+    mmengine hides both under errors of its own. A module that is there and fails is somebody's code.
+    """
     while error is not None:
+        if isinstance(error, UserError):
+            return error
         named = re.fullmatch(r'Failed to import (\S+)', str(error))
         if named and not _is_there(named[1]):
-            return named[1]
+            what = f'its custom_imports name the module {named[1]}, which is not there'
+            return UserError(f'The config {file} is not valid: {what}.')
         error = error.__cause__ or error.__context__
     return None
 

@@ -29,9 +29,6 @@ def building(what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            mistake = told_mistake(error)
-            if mistake is not None:
-                raise mistake from error
             if _is_of_a_name(error):
                 # The rest is advice for those who write packages.
                 reason = str(error.args[0]).partition(' Please check')[0].rstrip('.')
@@ -42,19 +39,17 @@ def building(what: str) -> Iterator[None]:
             raise
 
 
-def told_mistake(error: BaseException) -> UserError | None:
-    """Return the sentence that an error wraps, or None: mmengine hides what a plugin's import says, for example."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UserError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None
+def raised_by_packages(error: BaseException) -> bool:
+    """Whether an installed package raised an error, not code of the user's that it ran."""
+    return _PACKAGES in _place_of(error).parents
 
 
 def _is_of_a_name(error: Exception) -> bool:
     """Whether mmengine's registry knows no such name, or an installed class takes no argument of such a name."""
-    frame = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     if isinstance(error, TypeError) and 'unexpected keyword argument' in str(error):
-        return _PACKAGES in frame.parents
-    return frame.parent == _REGISTRY and isinstance(error, (KeyError, TypeError))
+        return raised_by_packages(error)
+    return _place_of(error).parent == _REGISTRY and isinstance(error, (KeyError, TypeError))
+
+
+def _place_of(error: BaseException) -> Path:
+    return Path(traceback.extract_tb(error.__traceback__)[-1].filename)

@@ -84,7 +84,7 @@ class Content:
 
 
 class Origin:
-    """One kind of checkpoint; a subclass states its names. This class itself: weights of some other model.
+    """One kind of checkpoint; a subclass states its names.
 
     Attributes:
         names: The names that only this kind has, as a pattern whose first group is what precedes them.
@@ -97,7 +97,7 @@ class Origin:
 
     names = re.compile(r'(?!)()')
     models = ''
-    family = 'other'
+    family = ''
     form: str | None = None
     finite = True
     has_denominator = False
@@ -109,14 +109,7 @@ class Origin:
 
     def translate(self, content: Content) -> Source:
         """Return the weights by this project's names."""
-        return Source(
-            self,
-            'checkpoint without a Context Cluster',
-            self.family,
-            dict(content.weights),
-            content.others,
-            content.steps,
-        )
+        raise NotImplementedError
 
     def translate_back(self, source: Source) -> dict[str, Tensor]:
         """Return weights of this family by this origin's names: the inverse of `translate`."""
@@ -140,7 +133,7 @@ class Origin:
 
     def forms(self, source: Source) -> tuple[str, ...]:
         """Return the forms that a source can be written in."""
-        return ('pth', 'safetensors', *written_forms(self.family)) if self.family != 'other' else ()
+        return ('pth', 'safetensors', *written_forms(self.family))
 
     def in_form(self, source: Source, form: str) -> dict[str, Tensor]:
         """Return a source's weights by the names of a form."""
@@ -184,9 +177,22 @@ class Origin:
         return ()
 
 
+class _OtherModels(Origin):
+    """Weights of models that are no Context Cluster: loaded as they are, and never converted."""
+
+    finite = False
+
+    def translate(self, content: Content) -> Source:
+        """Return the weights by their own names."""
+        title = 'checkpoint without a Context Cluster'
+        return Source(self, title, 'other', dict(content.weights), content.others, content.steps)
+
+    def forms(self, source: Source) -> tuple[str, ...]:
+        """Return no form."""
+        return ()
+
+
 ORIGINS: list[Origin] = []
-_OTHER = Origin()
-_OTHER.finite = False
 
 
 def register_origin(origin: Origin) -> None:
@@ -232,7 +238,7 @@ def recognize(checkpoint: Any, name: str, *, ema: bool = False, prefix: str | No
     if origin is None and prefix:
         raise none_under(prefix, name, bare)
     meta = meta if isinstance(meta, Mapping) else {}
-    return (origin or _OTHER).translate(Content(name, bare, others, meta, steps, prefix))
+    return (origin or _OtherModels()).translate(Content(name, bare, others, meta, steps, prefix))
 
 
 def _unwrap(checkpoint: Any, name: str, ema: bool) -> Mapping[str, Any]:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import torch
 
 from coc_core.errors import UserError
-from coc_core.mm.mistakes import told_mistake
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
@@ -25,26 +24,16 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     try:
         main(args)
-    except Exception as error:
-        sentence = _sentence(error)
-        if sentence is None:
-            raise
+    except UserError as error:
         if args.debug:
             traceback.print_exc()
-        _tell(f'error: {sentence}')
+        # The error of a worker process holds its stack trace before the sentence.
+        sentence = str(error).rpartition(f'{UserError.__name__}: ')[2]
+        _tell(f'error: {" ".join(sentence.split())}')
         return 2
     else:
         _leave_process_group()
     return 0
-
-
-def _sentence(error: Exception) -> str | None:
-    """Return what the error says to the user, in one line; None where it is no mistake of theirs."""
-    mistake = error if isinstance(error, UserError) else told_mistake(error) if isinstance(error, ImportError) else None
-    if mistake is None:
-        return None
-    # The error of a worker process holds its stack trace before the sentence.
-    return ' '.join(str(mistake).rpartition(f'{UserError.__name__}: ')[2].split())
 
 
 def _leave_process_group() -> None:

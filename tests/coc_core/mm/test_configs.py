@@ -23,13 +23,22 @@ def test_invalid_config(tmp_path, text, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize('text', ['a = 1 / 0', "custom_imports = dict(imports=['own_module'])"])
-def test_an_error_in_a_users_code_is_no_sentence(tmp_path, monkeypatch, capsys, text):
+@pytest.mark.parametrize(
+    ('text', 'module', 'kind'),
+    [
+        ('a = 1 / 0', '', ZeroDivisionError),
+        ("a = open('absent.txt')", '', FileNotFoundError),
+        ("custom_imports = dict(imports=['own_module'])", 'import no_such_module', ImportError),
+        ("custom_imports = dict(imports=['own_module'])", "open('absent.txt')", FileNotFoundError),
+        ("custom_imports = dict(imports=['own_module'])", 'def f(:', SyntaxError),
+    ],
+)
+def test_an_error_in_a_users_code_is_no_sentence(tmp_path, monkeypatch, capsys, text, module, kind):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / 'own_module.py').write_text('import no_such_module\n')
+    (tmp_path / 'own_module.py').write_text(module)
     config = tmp_path / 'config.py'
     config.write_text(text)
-    with pytest.raises((ZeroDivisionError, ImportError)) as caught:
+    with pytest.raises(kind) as caught:
         load_config(str(config))
     assert not isinstance(caught.value, UserError)
     assert capsys.readouterr().err == f'error while reading the config {config}:\n'
@@ -41,3 +50,12 @@ def test_a_name_near_a_missing_config_is_proposed(tmp_path):
         load_config(str(tmp_path / 'coc-tinny.py'))
     with pytest.raises(UserError, match='There is no folder .*nowhere either'):
         load_config(str(tmp_path / 'nowhere' / 'a.py'))
+
+
+def test_what_a_plugin_says_of_its_package_is_told(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    check = "from coc_core.mm.requirements import check_openmmlab\ncheck_openmmlab('mmrotate')\n"
+    (tmp_path / 'rotating_plugin.py').write_text(check)
+    (tmp_path / 'config.py').write_text("custom_imports = dict(imports=['rotating_plugin'])")
+    with pytest.raises(UserError, match='^mmrotate is not installed: run `make setup` or'):
+        load_config(str(tmp_path / 'config.py'))

@@ -6,7 +6,7 @@ import pytest
 from mmengine.registry import VISUALIZERS, Registry
 
 from coc_core.errors import UserError
-from coc_core.mm.mistakes import building, told_mistake
+from coc_core.mm.mistakes import building
 
 THINGS = Registry('thing', locations=['builtins'])
 
@@ -59,11 +59,15 @@ def test_a_mistake_that_a_class_tells_is_told_as_it_stands(capsys):
     assert 'cannot be built' not in capsys.readouterr().err
 
 
-def test_a_mistake_is_found_under_the_errors_that_wrap_it():
-    mistake, cause, error = UserError('mmdet is not installed.'), ImportError('mmdet_plugin'), RuntimeError('a.py')
-    cause.__cause__, error.__context__ = mistake, cause
-    assert told_mistake(error) is mistake and told_mistake(mistake) is mistake
-    assert told_mistake(RuntimeError('alone')) is None
+def test_an_error_raised_after_a_mistake_was_caught_keeps_its_trace():
+    def recover():
+        try:
+            raise UserError('center_grid=0 must be positive.')
+        except UserError:
+            return {}['no such key']
+
+    with pytest.raises(KeyError, match='no such key'), building('the model of a.py'):
+        recover()
 
 
 def test_an_argument_that_an_installed_class_hands_on_to_its_base_is_one_sentence():

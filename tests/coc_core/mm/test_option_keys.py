@@ -1,32 +1,14 @@
 """Keys of ``--cfg-options``: those that change something pass, others are named with their neighbors."""
 
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
 
 from coc_core.errors import UserError
 from coc_core.mm.option_keys import check_option_keys
 
-CONFIG = """
-default_scope = 'mmpretrain'
-pipeline = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]
-model = dict(
-    type='ImageClassifier', backbone=dict(type='LeNet5', num_classes=-1), neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=2, in_channels=120),
-    data_preprocessor=dict(mean=[127.5], std=[40.0], to_rgb=False))
-train_dataloader = dict(
-    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='CustomDataset', data_root='images', data_prefix='train', pipeline=pipeline))
-val_dataloader = dict(
-    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='CustomDataset', data_root='images', data_prefix='val', pipeline=pipeline))
-test_dataloader = val_dataloader
-val_evaluator = test_evaluator = dict(type='Accuracy', topk=1)
-train_cfg = dict(by_epoch=True, max_epochs=2)
-val_cfg = test_cfg = dict()
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
-randomness = dict(seed=0)
-"""
+CONFIG = Path(__file__).parents[3] / 'configs' / 'classification' / 'coc-tiny_1xb32-12e_digits.py'
 
 
 @pytest.mark.parametrize(
@@ -46,7 +28,7 @@ randomness = dict(seed=0)
     ],
 )
 def test_known_option_keys(key):
-    check_option_keys(Config.fromstring(CONFIG, '.py'), {key: None})
+    check_option_keys(Config.fromfile(CONFIG), {key: None})
 
 
 @pytest.mark.parametrize(
@@ -63,4 +45,4 @@ def test_known_option_keys(key):
 )
 def test_unknown_option_keys(key):
     with pytest.raises(UserError, match=f'--cfg-options {key}: '):
-        check_option_keys(Config.fromstring(CONFIG, '.py'), {key: None})
+        check_option_keys(Config.fromfile(CONFIG), {key: None})

@@ -46,13 +46,6 @@ def test_a_mistake_in_a_worker_process_loses_its_trace(capsys):
     assert capsys.readouterr().err == 'error: a.png is truncated.\n'
 
 
-def test_an_import_that_fails_by_a_mistake_tells_it(capsys):
-    error = ImportError('Failed to import mmdet_plugin')
-    error.__cause__ = UserError('mmdet is not installed: run `make setup`.')
-    assert run(error) == 2
-    assert capsys.readouterr().err == 'error: mmdet is not installed: run `make setup`.\n'
-
-
 @pytest.mark.parametrize(
     'error', [KeyError('x'), ImportError('no module named x'), ValueError('x'), OSError('x')], ids=repr
 )
