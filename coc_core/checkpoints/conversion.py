@@ -52,7 +52,7 @@ def convert(
 
     Raises:
         CheckpointError: The checkpoint cannot be read, is not complete, or cannot have this form; nothing is written.
-        ValueError: The denominator is unknown.
+        UserError: The denominator is unknown.
     """
     out = Path(out).expanduser()
     source = recognize(read(path), str(path), ema=ema)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
+from coc_core.errors import UserError
 from coc_core.files import replacing
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
@@ -25,11 +26,11 @@ def list_images(folder: Path) -> list[Path]:
     """Return the image files of a folder and its subfolders, in order of their names.
 
     Raises:
-        ValueError: There are none.
+        UserError: There are none.
     """
     found = sorted(path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not found:
-        raise ValueError(f'The folder {folder} holds no images ({", ".join(IMAGE_SUFFIXES)}).')
+        raise UserError(f'The folder {folder} holds no images ({", ".join(IMAGE_SUFFIXES)}).')
     return found
 
 
@@ -41,7 +42,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         max_pixels: Images with more are refused before they are decoded.
 
     Raises:
-        ValueError: The file is not there, is no image, is damaged or too large; the sentence is for the user.
+        UserError: The file is not there, is no image, is damaged or too large; the sentence is for the user.
     """
     with _opened(path, max_pixels) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
@@ -51,12 +52,12 @@ def read_labels(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a label map, one number for each pixel: integers [H, W].
 
     Raises:
-        ValueError: As `read_image`, or the file has several channels.
+        UserError: As `read_image`, or the file has several channels.
     """
     with _opened(path, max_pixels) as image:
         labels = np.asarray(image)
     if labels.ndim != 2:
-        raise ValueError(
+        raise UserError(
             f'The label map {path} has {labels.shape[2]} channels: it must have one, a class in each pixel.'
         )
     return labels
@@ -66,7 +67,7 @@ def read_labels(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Open an image that may be decoded safely; what goes wrong then is told in one sentence."""
     if path.is_dir():
-        raise ValueError(f'{path} is a folder, where an image is expected.')
+        raise UserError(f'{path} is a folder, where an image is expected.')
     try:
         with warnings.catch_warnings():
             # Pillow warns of sizes that it still opens, before ours are checked.
@@ -75,18 +76,18 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
                 _check_size(path, image.width, image.height, max_pixels)
                 yield image
     except FileNotFoundError:
-        raise ValueError(f'The image {path} does not exist.') from None
+        raise UserError(f'The image {path} does not exist.') from None
     except Image.DecompressionBombError:
-        raise ValueError(f'The image {path} has too many pixels to be opened safely: make it smaller.') from None
+        raise UserError(f'The image {path} has too many pixels to be opened safely: make it smaller.') from None
     except UnidentifiedImageError:
-        raise ValueError(f'The file {path} is not an image that can be read: give a PNG or JPEG file.') from None
+        raise UserError(f'The file {path} is not an image that can be read: give a PNG or JPEG file.') from None
     except (OSError, SyntaxError) as error:
-        raise ValueError(f'The image {path} is damaged ({error}): replace it.') from None
+        raise UserError(f'The image {path} is damaged ({error}): replace it.') from None
 
 
 def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ValueError(
+        raise UserError(
             f'The image {path} has {width}x{height} pixels, more than {max_pixels / 1e6:g} million: make it smaller.'
         )
 
@@ -95,7 +96,7 @@ def read_frames(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[np.ndarray
     """Yield the frames of a GIF or a video one after the other, uint8 [H, W, 3], RGB.
 
     Raises:
-        ValueError: The file is not there, cannot be read, or its frames are too large.
+        UserError: The file is not there, cannot be read, or its frames are too large.
     """
     if path.suffix.lower() == '.gif':
         with _opened(path, max_pixels) as film:
@@ -103,13 +104,13 @@ def read_frames(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[np.ndarray
                 yield np.asarray(frame.convert('RGB'))
         return
     if not path.is_file():
-        raise ValueError(f'The video {path} does not exist.')
+        raise UserError(f'The video {path} does not exist.')
     capture = cv2.VideoCapture(str(path))
     try:
         size = [int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
         read, frame = capture.read()
         if not read:
-            raise ValueError(f'The video {path} cannot be read: it is damaged, or of a kind that OpenCV does not know.')
+            raise UserError(f'The video {path} cannot be read: it is damaged, or of a kind that OpenCV does not know.')
         _check_size(path, size[0], size[1], max_pixels)
         while read:
             yield np.ascontiguousarray(frame[..., ::-1])
@@ -122,7 +123,7 @@ def frame_rate(path: Path) -> float:
     """Return the frames per second of a GIF or a video, 10 where the file does not say.
 
     Raises:
-        ValueError: A GIF is not there or cannot be read.
+        UserError: A GIF is not there or cannot be read.
     """
     if path.suffix.lower() == '.gif':
         with _opened(path, MAX_PIXELS) as film:
@@ -138,7 +139,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     """Write an image, uint8 [H, W, 3], RGB, in the format of the file's suffix.
 
     Raises:
-        ValueError: The file cannot be written.
+        UserError: The file cannot be written.
     """
     with replacing(path) as beside:
         Image.fromarray(image).save(beside)
@@ -154,7 +155,7 @@ def write_film(path: Path, frames: Sequence[np.ndarray] | Iterator[np.ndarray], 
         hold: Seconds for which the last frame of a GIF stays.
 
     Raises:
-        ValueError: There are no frames, or the file cannot be written.
+        UserError: There are no frames, or the file cannot be written.
     """
     write = _write_gif if path.suffix.lower() == '.gif' else _write_video
     with replacing(path) as beside:
@@ -164,7 +165,7 @@ def write_film(path: Path, frames: Sequence[np.ndarray] | Iterator[np.ndarray], 
 def _write_gif(path: Path, frames: Iterator[np.ndarray], rate: float, hold: float) -> None:
     first = list(islice(frames, _PALETTE_FRAMES))
     if not first:
-        raise ValueError('There are no frames to make a film of.')
+        raise UserError('There are no frames to make a film of.')
     # One palette for all, so that what does not move takes no space: by the first frames, which the others resemble.
     palette = Image.fromarray(np.concatenate(first)).quantize(
         _GIF_COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
@@ -193,4 +194,4 @@ def _write_video(path: Path, frames: Iterator[np.ndarray], rate: float, hold: fl
         if writer is not None:
             writer.release()
     if writer is None:
-        raise ValueError('There are no frames to make a film of.')
+        raise UserError('There are no frames to make a film of.')

@@ -204,7 +204,7 @@ def look_at(item: Item, viewer: ClusterViewer, statistics: ClusterStatistics | N
 def film(item: Item, viewer: ClusterViewer, args: argparse.Namespace) -> str:
     """Write a film with the clusters of each frame of a GIF or a video."""
     if args.statistics or args.labels:
-        raise ValueError(f'{item.path} is a film: --statistics and --labels are for images.')
+        raise UserError(f'{item.path} is a film: --statistics and --labels are for images.')
     path = args.out / f'{item.name}{ending(args)}.{"mp4" if args.video else "gif"}'
     frames = (paint(sheet_of(run(viewer, frame, args), args)) for frame in read_frames(item.path))
     rate = frame_rate(item.path)

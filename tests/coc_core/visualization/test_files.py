@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coc_core.errors import UserError
 from coc_core.visualization.files import (
     frame_rate,
     list_images,
@@ -57,9 +58,9 @@ def test_unusable_images_are_told_in_words(tmp_path):
         with pytest.raises(ValueError) as error:
             read_image(tmp_path / name)
         assert sentence in str(error.value) and str(tmp_path / name) in str(error.value)
-    with pytest.raises(ValueError, match='has 60x50 pixels, more than 0.002 million: make it smaller'):
+    with pytest.raises(UserError, match='has 60x50 pixels, more than 0.002 million: make it smaller'):
         read_image(whole, max_pixels=2000)
-    with pytest.raises(ValueError, match='is a folder'):
+    with pytest.raises(UserError, match='is a folder'):
         read_image(tmp_path)
 
 
@@ -67,7 +68,7 @@ def test_labels_have_one_channel(tmp_path):
     Image.fromarray(noise(4, 6)).save(tmp_path / 'labels.png')
     assert np.array_equal(read_labels(tmp_path / 'labels.png'), noise(4, 6))
     write_image(tmp_path / 'rgb.png', noise(4, 6, 3))
-    with pytest.raises(ValueError, match=r'rgb.png has 3 channels: it must have one'):
+    with pytest.raises(UserError, match=r'rgb.png has 3 channels: it must have one'):
         read_labels(tmp_path / 'rgb.png')
 
 
@@ -77,7 +78,7 @@ def test_a_folder_is_listed_with_its_subfolders(tmp_path):
         (tmp_path / name).touch()
     assert list_images(tmp_path) == [tmp_path / 'a' / 'z.JPG', tmp_path / 'b.png']
     (tmp_path / 'none').mkdir()
-    with pytest.raises(ValueError, match='none holds no images'):
+    with pytest.raises(UserError, match='none holds no images'):
         list_images(tmp_path / 'none')
 
 
@@ -103,13 +104,13 @@ def test_a_gif_shows_its_last_frame_longer(tmp_path):
 def test_films_that_cannot_be_used_are_told(tmp_path):
     (tmp_path / 'broken.mp4').write_bytes(b'no video')
     for name, sentence in (('broken.mp4', 'cannot be read'), ('absent.mp4', 'does not exist'), ('x.gif', 'not exist')):
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(UserError, match=sentence):
             next(read_frames(tmp_path / name))
     (tmp_path / 'broken.gif').write_bytes(b'GIF89a')
     for name, sentence in (('broken.gif', 'can be read|is damaged'), ('x.gif', 'does not exist')):
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(UserError, match=sentence):
             frame_rate(tmp_path / name)
     for name in ('film.gif', 'film.mp4'):
-        with pytest.raises(ValueError, match='no frames'):
+        with pytest.raises(UserError, match='no frames'):
             write_film(tmp_path / name, [], rate=5)
         assert not (tmp_path / name).exists()
