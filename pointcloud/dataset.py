@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.dataset import BaseDataset
+from numpy.typing import NDArray
 
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.images import Problem
@@ -154,7 +155,7 @@ def file_of(data_root: str, part: str, variant: str, folder: str | None) -> Path
     return Path(osp.expanduser(data_root)) / (folder or own_folder) / f'{part}_objectdataset{ending}.h5'
 
 
-def read(path: Path) -> tuple[np.ndarray, np.ndarray] | Problem:
+def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
     """Read a file of the layout: points float32 [N, P, 3] and labels int64 [N], or what prevents it."""
     import h5py
 
@@ -179,7 +180,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray] | Problem:
     return points.astype(np.float32, copy=False), labels.astype(np.int64)
 
 
-def content_problems(path: Path, points: np.ndarray, labels: np.ndarray, classes: int) -> list[Problem]:
+def content_problems(path: Path, points: NDArray[Any], labels: NDArray[Any], classes: int) -> list[Problem]:
     """Return the labels that stand for no class, and the clouds whose coordinates are no numbers."""
     if not len(points):
         return [Problem(str(path), 'holds no clouds')]
@@ -205,7 +206,7 @@ def count_problems(path: Path, found: int, arguments: Mapping[str, Any]) -> list
     return [Problem(str(path), f'has {found:,} clouds, but the published file of {variant} has {expected:,}')]
 
 
-def split(labels: np.ndarray, keep: str, fraction: float = 0.1, seed: int = 0) -> np.ndarray:
+def split(labels: NDArray[Any], keep: str, fraction: float = 0.1, seed: int = 0) -> NDArray[Any]:
     """Return the indices of one side of a stratified split, in order; ``fraction`` is the validation side's share.
 
     Raises:

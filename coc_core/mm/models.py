@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from numpy.typing import NDArray
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ def replace_sync_batch_norm(node: Any) -> None:
             replace_sync_batch_norm(child)
 
 
-def network_input(model: nn.Module, images: Sequence[np.ndarray]) -> Tensor:
+def network_input(model: nn.Module, images: Sequence[NDArray[Any]]) -> Tensor:
     """Return the normalized batch of pictures, [B, 3, H, W], as a model's own preprocessor makes it, padding included.
 
     Args:

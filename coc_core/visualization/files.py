@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from coc_core.errors import UserError
@@ -34,7 +36,7 @@ def list_images(folder: Path) -> list[Path]:
     return found
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """Read an image upright and in RGB: uint8 [H, W, 3].
 
     Args:
@@ -48,7 +50,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
 
 
-def read_labels(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_labels(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """Read a label map, one number for each pixel: integers [H, W].
 
     Raises:
@@ -92,7 +94,7 @@ def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def read_frames(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[np.ndarray]:
+def read_frames(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[NDArray[Any]]:
     """Yield the frames of a GIF or a video one after the other, uint8 [H, W, 3], RGB.
 
     Raises:
@@ -135,7 +137,7 @@ def frame_rate(path: Path) -> float:
     return float(rate) if 0 < rate <= 240 else 10.0
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
+def write_image(path: Path, image: NDArray[Any]) -> None:
     """Write an image, uint8 [H, W, 3], RGB, in the format of the file's suffix.
 
     Raises:
@@ -145,7 +147,9 @@ def write_image(path: Path, image: np.ndarray) -> None:
         Image.fromarray(image).save(beside)
 
 
-def write_film(path: Path, frames: Sequence[np.ndarray] | Iterator[np.ndarray], rate: float, hold: float = 0.0) -> None:
+def write_film(
+    path: Path, frames: Sequence[NDArray[Any]] | Iterator[NDArray[Any]], rate: float, hold: float = 0.0
+) -> None:
     """Write frames, each uint8 [H, W, 3] of one size, as a GIF or an MP4 by the file's suffix.
 
     Args:
@@ -162,7 +166,7 @@ def write_film(path: Path, frames: Sequence[np.ndarray] | Iterator[np.ndarray], 
         write(beside, iter(frames), rate, hold)
 
 
-def _write_gif(path: Path, frames: Iterator[np.ndarray], rate: float, hold: float) -> None:
+def _write_gif(path: Path, frames: Iterator[NDArray[Any]], rate: float, hold: float) -> None:
     first = list(islice(frames, _PALETTE_FRAMES))
     if not first:
         raise UserError('There are no frames to make a film of.')
@@ -178,7 +182,7 @@ def _write_gif(path: Path, frames: Iterator[np.ndarray], rate: float, hold: floa
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True)
 
 
-def _write_video(path: Path, frames: Iterator[np.ndarray], rate: float, hold: float) -> None:
+def _write_video(path: Path, frames: Iterator[NDArray[Any]], rate: float, hold: float) -> None:
     writer = None
     try:
         for frame in frames:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from coc_core.errors import UserError
@@ -19,7 +22,7 @@ _BORDER = 0.4
 _OUTSIDE = 0.35
 
 
-def palette(count: int) -> np.ndarray:
+def palette(count: int) -> NDArray[Any]:
     """Return colors for the centers of a region, uint8 [count, 3]; the first ones are the same for every count.
 
     Raises:
@@ -36,7 +39,7 @@ def palette(count: int) -> np.ndarray:
     return np.array(colors, dtype=np.uint8)
 
 
-def enlarge(image: np.ndarray, at_least: int) -> np.ndarray:
+def enlarge(image: NDArray[Any], at_least: int) -> NDArray[Any]:
     """Enlarge an image by a whole factor so that its shorter side has ``at_least`` pixels: uint8 [H, W, 3]."""
     height, width = image.shape[:2]
     factor = enlargement(image, at_least)
@@ -45,17 +48,17 @@ def enlarge(image: np.ndarray, at_least: int) -> np.ndarray:
     return resize(image, (height * factor, width * factor))
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Resize an image to (height, width), bicubic: uint8 [*size, 3]."""
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
-def enlargement(image: np.ndarray, at_least: int) -> int:
+def enlargement(image: NDArray[Any], at_least: int) -> int:
     """Return the smallest whole factor by which an image's shorter side gets ``at_least`` pixels."""
     return max(1, -(-at_least // int(min(image.shape[:2]))))
 
 
-def pixel_values(cells: np.ndarray, clusters: LayerClusters, size: tuple[int, int]) -> np.ndarray:
+def pixel_values(cells: NDArray[Any], clusters: LayerClusters, size: tuple[int, int]) -> NDArray[Any]:
     """Give each pixel of a picture the value of the point that it lies in.
 
     Args:
@@ -70,11 +73,11 @@ def pixel_values(cells: np.ndarray, clusters: LayerClusters, size: tuple[int, in
         ((np.arange(pixels) + 0.5) * seen / pixels).astype(np.int64) // clusters.stride
         for pixels, seen in zip(size, clusters.image_size, strict=True)
     )
-    found: np.ndarray = cells[rows[:, None], cols]
+    found: NDArray[Any] = cells[rows[:, None], cols]
     return found
 
 
-def edges(cells: np.ndarray, thickness: int = 1) -> np.ndarray:
+def edges(cells: NDArray[Any], thickness: int = 1) -> NDArray[Any]:
     """Mark pixels beside which the value changes: bool [H, W], ``thickness`` pixels before each border."""
     marked = np.zeros(cells.shape, dtype=bool)
     marked[:-1] |= cells[:-1] != cells[1:]
@@ -88,8 +91,8 @@ def edges(cells: np.ndarray, thickness: int = 1) -> np.ndarray:
 
 
 def overlay(
-    image: np.ndarray, clusters: LayerClusters, head: int, *, alpha: float = 0.6, borders: bool = True
-) -> np.ndarray:
+    image: NDArray[Any], clusters: LayerClusters, head: int, *, alpha: float = 0.6, borders: bool = True
+) -> NDArray[Any]:
     """Paint the clusters of one head over an image.
 
     A color stands for a center's place in its region, so that it means the same in every region, image and step;
@@ -119,7 +122,7 @@ def overlay(
     return _as_image(painted)
 
 
-def highlight(image: np.ndarray, clusters: LayerClusters, head: int, cluster: int) -> np.ndarray:
+def highlight(image: NDArray[Any], clusters: LayerClusters, head: int, cluster: int) -> NDArray[Any]:
     """Darken everything of an image but one cluster, and frame that in its color: uint8 [H, W, 3].
 
     Args:
@@ -135,7 +138,7 @@ def highlight(image: np.ndarray, clusters: LayerClusters, head: int, cluster: in
     return _as_image(painted)
 
 
-def similarity_map(image: np.ndarray, clusters: LayerClusters, similarity: np.ndarray) -> np.ndarray:
+def similarity_map(image: NDArray[Any], clusters: LayerClusters, similarity: NDArray[Any]) -> NDArray[Any]:
     """Paint similarities over an image from dark blue to yellow; points without one stay dark: uint8 [H, W, 3].
 
     Args:
@@ -156,8 +159,8 @@ def similarity_map(image: np.ndarray, clusters: LayerClusters, similarity: np.nd
     return _as_image(painted)
 
 
-def _as_image(painted: np.ndarray) -> np.ndarray:
-    rounded: np.ndarray = painted.round().astype(np.uint8)
+def _as_image(painted: NDArray[Any]) -> NDArray[Any]:
+    rounded: NDArray[Any] = painted.round().astype(np.uint8)
     return rounded
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coc_core.errors import UserError
@@ -49,8 +50,8 @@ class LayerClusters:
     center_grid: int
     alpha: float | None
     beta: float | None
-    assignment: np.ndarray
-    similarity: np.ndarray | None = None
+    assignment: NDArray[Any]
+    similarity: NDArray[Any] | None = None
     scale: str = 'cosine'
 
     @property
@@ -68,14 +69,14 @@ class LayerClusters:
         """Number of centers in a region."""
         return self.center_grid**2
 
-    def regions(self) -> np.ndarray:
+    def regions(self) -> NDArray[Any]:
         """Return the region of each point, row by row from 0: int64 [h, w]."""
         rows, cols = (size // self.region_grid for size in self.map_size)
         h, w = self.assignment.shape[:2]
-        regions: np.ndarray = np.arange(h)[:, None] // rows * self.region_grid + np.arange(w) // cols
+        regions: NDArray[Any] = np.arange(h)[:, None] // rows * self.region_grid + np.arange(w) // cols
         return regions
 
-    def clusters(self, head: int) -> np.ndarray:
+    def clusters(self, head: int) -> NDArray[Any]:
         """Return each point's cluster, numbered over the whole map as region * centers + center: int64 [h, w].
 
         Raises:
@@ -83,10 +84,10 @@ class LayerClusters:
         """
         if not 0 <= head < self.heads:
             raise UserError(f'head {head} does not exist: {self.name} has the heads 0 to {self.heads - 1}.')
-        clusters: np.ndarray = self.regions() * self.centers + self.assignment[:, :, head]
+        clusters: NDArray[Any] = self.regions() * self.centers + self.assignment[:, :, head]
         return clusters
 
-    def similarity_to(self, cluster: int, head: int) -> np.ndarray:
+    def similarity_to(self, cluster: int, head: int) -> NDArray[Any]:
         """Return how similar a cluster's center is to the points of its region: float32 [h, w], NaN elsewhere.
 
         Args:
@@ -99,10 +100,10 @@ class LayerClusters:
         if self.similarity is None:
             raise UserError(f'The similarities of {self.name} were not recorded: record with similarities=True.')
         region, center = divmod(cluster, self.centers)
-        found: np.ndarray = np.where(self.regions() == region, self.similarity[:, :, head, center], np.nan)
+        found: NDArray[Any] = np.where(self.regions() == region, self.similarity[:, :, head, center], np.nan)
         return found
 
-    def own_similarity(self) -> np.ndarray:
+    def own_similarity(self) -> NDArray[Any]:
         """Return how similar each point is to the center that it belongs to: float32 [h, w, heads].
 
         Raises:
@@ -110,7 +111,7 @@ class LayerClusters:
         """
         if self.similarity is None:
             raise UserError(f'The similarities of {self.name} were not recorded: record with similarities=True.')
-        own: np.ndarray = np.take_along_axis(self.similarity, self.assignment[..., None].astype(np.int64), axis=-1)
+        own: NDArray[Any] = np.take_along_axis(self.similarity, self.assignment[..., None].astype(np.int64), axis=-1)
         return own[..., 0]
 
 

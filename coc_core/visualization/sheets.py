@@ -7,9 +7,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from coc_core.visualization.painting import check_alpha, enlargement, line_width, overlay, palette, resize
@@ -69,14 +71,14 @@ class Sheet:
 
     width: int
     height: int
-    images: tuple[np.ndarray, ...]
+    images: tuple[NDArray[Any], ...]
     alpha: float
     panels: tuple[Panel, ...]
     texts: tuple[Text, ...]
 
 
 def single_panel(
-    image: np.ndarray, clusters: LayerClusters, head: int, *, alpha: float = 0.6, at_least: int = 1
+    image: NDArray[Any], clusters: LayerClusters, head: int, *, alpha: float = 0.6, at_least: int = 1
 ) -> Sheet:
     """Return a sheet that is one overlay and nothing else, enlarged as `coc_core.visualization.painting.enlarge` does.
 
@@ -90,7 +92,7 @@ def single_panel(
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray],
+    images: Sequence[NDArray[Any]],
     layers: Sequence[Sequence[LayerClusters]],
     *,
     title: str = '',
@@ -136,7 +138,7 @@ def _described(layer: LayerClusters) -> list[str]:
     return [f'stage {layer.stage}', f'block {layer.block}', regions, f'of {layer.centers} centers']
 
 
-def paint(sheet: Sheet) -> np.ndarray:
+def paint(sheet: Sheet) -> NDArray[Any]:
     """Paint a sheet: uint8 [H, W, 3], RGB."""
     page = Image.new('RGB', (sheet.width, sheet.height), _PAPER)
     small = {(panel.image, panel.size): resize(sheet.images[panel.image], panel.size) for panel in sheet.panels}
@@ -206,7 +208,7 @@ def _add_clusters(parent: ElementTree.Element, panel: Panel, alpha: float) -> No
         ElementTree.SubElement(parent, 'path', line)
 
 
-def _filled(inside: np.ndarray, stride: int) -> str:
+def _filled(inside: NDArray[Any], stride: int) -> str:
     """Return the points inside as a path of one rectangle for each run in a row."""
     steps = np.diff(np.pad(inside, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     starts, ends = np.argwhere(steps == 1), np.argwhere(steps == -1)
@@ -216,7 +218,7 @@ def _filled(inside: np.ndarray, stride: int) -> str:
     )
 
 
-def _border(cells: np.ndarray, stride: int) -> str:
+def _border(cells: NDArray[Any], stride: int) -> str:
     """Return the sides between points of different value as a path of one stroke each."""
     below = np.argwhere(cells[:-1] != cells[1:])
     beside = np.argwhere(cells[:, :-1] != cells[:, 1:])
@@ -226,7 +228,7 @@ def _border(cells: np.ndarray, stride: int) -> str:
     )
 
 
-def png_bytes(image: np.ndarray) -> bytes:
+def png_bytes(image: NDArray[Any]) -> bytes:
     """Encode an image, uint8 [H, W, 3], as a PNG file."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, 'PNG')
@@ -237,5 +239,5 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _hex(color: Sequence[int] | np.ndarray) -> str:
+def _hex(color: Sequence[int] | NDArray[Any]) -> str:
     return '#' + ''.join(f'{int(c):02x}' for c in color)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from coc_core.visualization.painting import palette
@@ -28,7 +29,7 @@ class ClusterStatistics:
         self._layers: dict[Layer, LayerClusters] = {}
         self._found: dict[Layer, list[list[dict[str, Any]]]] = {}
 
-    def add(self, layers: Sequence[LayerClusters], labels: np.ndarray | None = None) -> None:
+    def add(self, layers: Sequence[LayerClusters], labels: NDArray[Any] | None = None) -> None:
         """Take in the layers of one image, recorded with similarities.
 
         Args:
@@ -73,7 +74,7 @@ class ClusterStatistics:
         return {'images': self.images, 'layers': layers}
 
 
-def _heads(layer: LayerClusters, labels: np.ndarray | None, ignored: int) -> list[dict[str, Any]]:
+def _heads(layer: LayerClusters, labels: NDArray[Any] | None, ignored: int) -> list[dict[str, Any]]:
     """Return what one image says of each head; sizes and pairs of (value, weight) that `_merged` sums up."""
     similarity = layer.own_similarity()
     regions = layer.regions()
@@ -93,17 +94,17 @@ def _heads(layer: LayerClusters, labels: np.ndarray | None, ignored: int) -> lis
     return found
 
 
-def _labels_of_points(labels: np.ndarray, layer: LayerClusters) -> np.ndarray:
+def _labels_of_points(labels: NDArray[Any], layer: LayerClusters) -> NDArray[Any]:
     """Return the label in the middle of each point of a map: [h, w]."""
     rows, cols = (
         np.minimum(((np.arange(n) + 0.5) * layer.stride * side / seen).astype(np.int64), side - 1)
         for n, side, seen in zip(layer.assignment.shape[:2], labels.shape, layer.image_size, strict=True)
     )
-    found: np.ndarray = labels[rows[:, None], cols]
+    found: NDArray[Any] = labels[rows[:, None], cols]
     return found
 
 
-def _agreement(clusters: np.ndarray, regions: np.ndarray, labels: np.ndarray, ignored: int) -> dict[str, Any]:
+def _agreement(clusters: NDArray[Any], regions: NDArray[Any], labels: NDArray[Any], ignored: int) -> dict[str, Any]:
     known = labels != ignored
     found: dict[str, Any] = {}
     if known.any():

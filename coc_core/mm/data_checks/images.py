@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 # Cameras append data of their own behind an image's end.
@@ -32,7 +34,7 @@ class Problem:
         return f'{self.place} {self.what}.'
 
 
-def read_pixels(path: Path) -> np.ndarray | Problem:
+def read_pixels(path: Path) -> NDArray[Any] | Problem:
     """Decode an image to its end: uint8 (or wider) [H, W] or [H, W, C], or the problem that prevents it."""
     try:
         with Image.open(path) as image:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coc_core.mm.data_checks.images import Problem, read_pixels
 from coc_core.mm.data_checks.inspection import Inspection, class_names, dataset_class, path_below
@@ -29,7 +30,7 @@ class LabelRule:
     reduce_zero_label: bool
     ignore_index: int = 255
 
-    def wrong_labels(self, label_map: np.ndarray) -> list[int]:
+    def wrong_labels(self, label_map: NDArray[Any]) -> list[int]:
         """Return the values of a map, as stored, that stand for no class."""
         highest = self.num_labels - (0 if self.reduce_zero_label else 1)
         # Several times as fast as np.unique, and it runs for every training sample.

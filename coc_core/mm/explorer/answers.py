@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coc_core.errors import UserError
 from coc_core.files import project_folder
@@ -57,8 +59,8 @@ class Picture:
         caption: What is seen, in words.
     """
 
-    overlay: np.ndarray
-    detail: np.ndarray | None
+    overlay: NDArray[Any]
+    detail: NDArray[Any] | None
     caption: str
 
 
@@ -165,7 +167,7 @@ def _paint(view: View, layer: LayerClusters, head: int, request: Request) -> Pic
     return Picture(overlay(image, layer, head, alpha=request.opacity), detail, f'{caption}.')
 
 
-def side_by_side(answer: Answer) -> np.ndarray:
+def side_by_side(answer: Answer) -> NDArray[Any]:
     """Return all pictures of an answer as one, uint8 [H, W, 3]: models beside, details below one another."""
     columns = [
         _stacked([part for part in (picture.overlay, picture.detail) if part is not None], axis=0)
@@ -174,11 +176,11 @@ def side_by_side(answer: Answer) -> np.ndarray:
     return _stacked(columns, axis=1)
 
 
-def _stacked(images: Sequence[np.ndarray], axis: int) -> np.ndarray:
+def _stacked(images: Sequence[NDArray[Any]], axis: int) -> NDArray[Any]:
     """Join images below (axis 0) or beside (1) one another, on white where they differ in length."""
     other = 1 - axis
     longest = max(image.shape[other] for image in images)
-    parts: list[np.ndarray] = []
+    parts: list[NDArray[Any]] = []
     for image in images:
         margin = [(0, 0), (0, 0), (0, 0)]
         margin[other] = (0, longest - image.shape[other])

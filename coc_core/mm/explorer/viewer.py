@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS
+from numpy.typing import NDArray
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
@@ -41,7 +42,7 @@ class View:
             whatever size the clusters are shown at.
     """
 
-    image: np.ndarray
+    image: NDArray[Any]
     layers: list[LayerClusters]
     prediction: str | None
 
@@ -124,7 +125,7 @@ class ClusterViewer:
 
     def look(
         self,
-        image: np.ndarray,
+        image: NDArray[Any],
         *,
         size: tuple[int, int] | None = None,
         stages: Sequence[int] | None = None,
@@ -156,7 +157,7 @@ class ClusterViewer:
         prediction = None if logits is None else self._named(logits)
         return View(shown, recorder.clusters(0, (shown.shape[0], shown.shape[1])), prediction)
 
-    def _prepared(self, image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    def _prepared(self, image: NDArray[Any], size: tuple[int, int] | None) -> NDArray[Any]:
         """Return the picture as the network sees it, uint8 [H, W, 3], RGB."""
         if size is None and self._transforms is not None:
             shown = _transformed(image, self._transforms)
@@ -168,7 +169,7 @@ class ClusterViewer:
         _check_side(size)
         return resize(image, size)
 
-    def _run(self, shown: np.ndarray) -> Tensor | None:
+    def _run(self, shown: NDArray[Any]) -> Tensor | None:
         """Run all that has clusters on a picture; return a classifier's logits, [classes]."""
         inputs = network_input(self.model, [shown])
         trunk = find_context_cluster(self.model)
@@ -195,12 +196,12 @@ def _check_side(size: Sequence[int]) -> None:
         )
 
 
-def _transformed(image: np.ndarray, transforms: Sequence[Any]) -> np.ndarray:
+def _transformed(image: NDArray[Any], transforms: Sequence[Any]) -> NDArray[Any]:
     data: Any = {'img': image[..., ::-1].copy(), 'img_shape': image.shape[:2], 'ori_shape': image.shape[:2]}
     for transform in transforms:
         with during(f'running {type(transform).__name__} of the test pipeline, which --size SIZE leaves out'):
             data = transform(data)
-    shown: np.ndarray = np.ascontiguousarray(data['img'][..., ::-1])
+    shown: NDArray[Any] = np.ascontiguousarray(data['img'][..., ::-1])
     return shown
 
 

@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from numpy.typing import NDArray
 from torch import nn
 
 from coc_core.errors import UserError
@@ -76,7 +77,7 @@ class ClusterVisualizationHook(Hook):  # type: ignore[misc]
         self.size = size
         self.alpha = alpha
         self.rate = rate
-        self._images: list[np.ndarray] = []
+        self._images: list[NDArray[Any]] = []
         self._chosen: list[Layer] = []
         # The clusters of each image now; earlier steps lie in files.
         self._now: list[list[LayerClusters]] = []
@@ -146,7 +147,7 @@ class ClusterVisualizationHook(Hook):  # type: ignore[misc]
                 )
         return list(self.samples)
 
-    def _image(self, inputs: torch.Tensor) -> np.ndarray:
+    def _image(self, inputs: torch.Tensor) -> NDArray[Any]:
         """Return what a pipeline gives, BGR [3, H, W], as a picture."""
         image = np.ascontiguousarray(inputs.flip(0).permute(1, 2, 0).numpy())
         if self.size is None:
@@ -186,7 +187,7 @@ class ClusterVisualizationHook(Hook):  # type: ignore[misc]
         sheet = contact_sheet(self._images, self._now, title=f'iteration {step}', alpha=self.alpha)
         runner.visualizer.add_image(FOLDER, paint(sheet), step)
 
-    def _frames(self, runner: Runner, place: int) -> Iterator[np.ndarray]:
+    def _frames(self, runner: Runner, place: int) -> Iterator[NDArray[Any]]:
         """Return the pictures of one layer, step by step."""
         for step, path in _steps(_history(runner)):
             now = [layers[place] for layers in self._now]
