@@ -11,8 +11,10 @@ from contextlib import contextmanager
 class UserError(ValueError):
     """A mistake in data, a path, an option or a name, told in one sentence that names the remedy.
 
-    The tools print it without a stack trace and exit with code 2.
+    The tools print it without a stack trace and exit with its code.
     """
+
+    exit_code = 2
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

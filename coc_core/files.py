@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from coc_core.errors import UserError
+
+_UNFINISHED = '.unfinished-'
 
 
 @contextmanager
@@ -26,14 +30,25 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as folder:
             beside = Path(folder) / path.name
             yield beside
             _flush(beside)
             os.replace(beside, path)
             _flush(path.parent)
     except OSError as error:
-        raise UserError(f'{path} cannot be written: {error.strerror or error}.') from error
+        raise UserError(f'{path} cannot be written: {_reason(path, error)}.') from error
+
+
+def _reason(path: Path, error: OSError) -> str:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error.strerror or str(error)
+    return f'{error.strerror} ({megabytes(shutil.disk_usage(path.parent).free)} are free)'
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes as a reader says it."""
+    return f'{size / 1e6:,.{1 if size >= 1e6 else 3}f} MB'
 
 
 def _flush(path: Path) -> None:
@@ -45,7 +60,7 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a whole file.
 
     Raises:
@@ -53,6 +68,27 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with replacing(path) as beside:
         beside.write_bytes(content)
+
+
+def check_writable(folder: Path, size: int = 1_000_000) -> None:
+    """Check, by writing and removing it, that a folder takes a file.
+
+    Args:
+        folder: The folder; it is made.
+        size: Number of bytes of the file.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    path = folder / '.writable'
+    write_bytes(path, bytes(size))
+    path.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a kill in the middle of `replacing` left anywhere below a folder."""
+    for rest in folder.rglob(f'{_UNFINISHED}*'):
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def project_folder() -> Path:

@@ -31,7 +31,15 @@ launch() {
         threads=$((cores / processes))
         export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
     fi
-    exec "${PYTHON}" "${ROOT}/tools/torchrun.py" \
-        --nnodes="${nodes}" --node_rank="${rank}" --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${port}" \
+    local -a meeting=(--node_rank="${rank}" --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${port}")
+    if [[ "${MAX_RESTARTS:-0}" != 0 ]]; then
+        require_positive MAX_RESTARTS "${MAX_RESTARTS}"
+        # The store of the rendezvous above keeps what dead processes wrote, and those that restart would wait for them.
+        export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+        meeting=(--max-restarts="${MAX_RESTARTS}" --rdzv-backend=c10d --rdzv-id="${RDZV_ID:-coc}"
+            --rdzv-endpoint="${MASTER_ADDR:-127.0.0.1}:${port}")
+        if [[ "${nodes}" == 1 ]]; then meeting+=(--local-addr=127.0.0.1); fi
+    fi
+    exec "${PYTHON}" "${ROOT}/tools/torchrun.py" --nnodes="${nodes}" "${meeting[@]}" \
         --nproc_per_node="${processes}" "${ROOT}/tools/${tool}" "$@" --launcher pytorch
 }

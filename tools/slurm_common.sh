@@ -12,7 +12,7 @@ launch() {
     # Like a shell's command line, SRUN_ARGS holds words.
     local -a extra=()
     read -r -a extra <<<"${SRUN_ARGS:-}"
-    exec srun -p "${partition}" --job-name="${job}" --gres="gpu:${per_node}" --ntasks="${gpus}" \
+    srun -p "${partition}" --job-name="${job}" --gres="gpu:${per_node}" --ntasks="${gpus}" \
         --ntasks-per-node="${per_node}" --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 \
         ${extra[@]+"${extra[@]}"} "${PYTHON}" -u "${ROOT}/tools/${tool}" "$@" --launcher slurm
 }

@@ -14,10 +14,15 @@ from coc_core.mm.requirements import require
 
 require('mmengine')
 
+from mmengine.dist import is_main_process
+
 from coc_core.mm.cli import running, training
 from coc_core.mm.cli.options import add_common_arguments
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
+from coc_core.mm.fault_tolerance.faults import explained
+from coc_core.mm.fault_tolerance.states import remove_earlier
+from coc_core.mm.fault_tolerance.stopping import StopHook
 from coc_core.mm.hooks.checkpoint import LoadCheckpointHook
 from coc_core.mm.hooks.progress import ProgressBarHook
 
@@ -32,6 +37,9 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         metavar='PATH',
         help="go on from a checkpoint; without PATH or with 'auto': the work folder's last one",
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='start anew in a work folder that holds a training already'
     )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(
@@ -52,15 +60,19 @@ def train(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     training.apply_options(cfg, args)
     running.prepare(cfg, args, ['train', 'val'])
-    checkpoint = training.apply_resume(cfg, args)
+    state = training.apply_start(cfg, args)
     runner = running.build_runner(cfg, args.config)
     runner.register_hook(ProgressBarHook())
+    if not any(isinstance(hook, StopHook) for hook in runner.hooks):
+        runner.register_hook(StopHook())
     running.build_loops(runner, ['train', 'val'])
-    loaded = training.starting_point(runner, args.resume, checkpoint)
+    loaded = training.starting_point(runner, args.resume, state)
     if loaded is not None:
         path, strict = loaded
         runner.register_hook(LoadCheckpointHook(path, strict=strict))
-    with during('training'):
+    if args.overwrite and is_main_process():
+        remove_earlier(runner.work_dir)
+    with during('training'), explained():
         runner.train()
 
 

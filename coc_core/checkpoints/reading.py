@@ -143,11 +143,8 @@ def read(path: str | Path, map_location: Any = 'cpu') -> Any:
         return _read_safetensors(file, map_location)
     try:
         if zipfile.is_zipfile(file):
-            _check_sums(file)
-        # What is allowed already must stay so: leaving the context forbids all that it allowed.
-        known = torch.serialization.get_safe_globals()
-        with torch.serialization.safe_globals([kind for kind in allowed_types() if kind not in known]):
-            return torch.load(file, map_location=map_location, weights_only=True)
+            check_sums(file)
+        return _load(file, map_location)
     except pickle.UnpicklingError as error:
         if is_whole(file):
             raise CheckpointError(
@@ -158,6 +155,13 @@ def read(path: str | Path, map_location: Any = 'cpu') -> Any:
         raise
     except _DAMAGES as error:
         raise CheckpointError(f'The file {file} is no checkpoint, or is damaged.') from error
+
+
+def _load(file: Path, map_location: Any, *, mmap: bool = False) -> Any:
+    # What is allowed already must stay so: leaving the context forbids all that it allowed.
+    known = torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([kind for kind in allowed_types() if kind not in known]):
+        return torch.load(file, map_location=map_location, weights_only=True, mmap=mmap)
 
 
 def _read_safetensors(file: Path, map_location: Any) -> dict[str, Any]:
@@ -171,15 +175,39 @@ def _read_safetensors(file: Path, map_location: Any) -> dict[str, Any]:
     return {'state_dict': tensors, 'meta': meta}
 
 
-def _check_sums(file: Path) -> None:
-    """Compare every part of an archive with its checksum: torch itself does not notice overwritten weights."""
-    with zipfile.ZipFile(file) as archive:
-        # Torch takes a part that is marked as a folder for memory that was written.
-        if any(part.external_attr & 0x10 for part in archive.infolist()):
-            raise OSError('folder')
-        # Torch writes zero for all of them where checksums are switched off.
-        if any(part.CRC for part in archive.infolist()) and archive.testzip() is not None:
-            raise OSError('checksum')
+def check_sums(file: Path) -> None:
+    """Compare every part of torch's archive with its checksum: torch itself does not notice overwritten weights.
+
+    Raises:
+        CheckpointError: The file is no archive, or a part is not what was written.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+            # Torch takes a part that is marked as a folder for memory that was written.
+            whole = not any(part.external_attr & 0x10 for part in parts)
+            # Torch writes zero for all of them where checksums are switched off.
+            if whole and any(part.CRC for part in parts):
+                whole = archive.testzip() is None
+    except _DAMAGES as error:
+        raise CheckpointError(f'The file {file} is no checkpoint, or is damaged.') from error
+    if not whole:
+        raise CheckpointError(f'The file {file} is no checkpoint, or is damaged.')
+
+
+def read_without_tensors(path: Path) -> dict[str, Any]:
+    """Read what a file of torch says of itself; its tensors stay on the disk, and their checksums are not compared.
+
+    Raises:
+        CheckpointError: The file is no checkpoint, is damaged, or holds something that is not on the allow-list.
+    """
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f'The file {path} is no checkpoint, or is damaged.')
+    try:
+        content = _load(path, 'cpu', mmap=True)
+    except (pickle.UnpicklingError, *_DAMAGES) as error:
+        raise CheckpointError(f'The file {path} is no checkpoint, or is damaged.') from error
+    return content if isinstance(content, dict) else {}
 
 
 def check_file(path: Path) -> None:

@@ -17,6 +17,21 @@ from coc_core.mm.option_keys import check_option_keys
 from coc_core.mm.requirements import check_openmmlab
 from coc_core.mm.task import task_of
 
+_formatted: dict[str, str] = {}
+
+
+class FormattedOnceConfig(Config):  # type: ignore[misc]
+    """mmengine's config, whose text is formatted again only after a change: that is half a second of each save."""
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as Python."""
+        content = repr(self._cfg_dict)
+        if content not in _formatted:
+            _formatted.clear()
+            _formatted[content] = super().pretty_text
+        return _formatted[content]
+
 
 def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config, merge ``--cfg-options`` into it and check that its task's packages are usable.
@@ -39,6 +54,8 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
             if mistake is None:
                 raise
             raise mistake from error
+    # Reading makes mmengine's class; its attributes are the config's entries, so this one is not set like another.
+    object.__setattr__(cfg, '__class__', FormattedOnceConfig)
     # Of a package's own config, which imports no plugin, this checks the package.
     task_of(cfg)
     if options:

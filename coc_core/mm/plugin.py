@@ -6,6 +6,7 @@ from mmengine.registry import Registry
 
 from coc_core.mm import layer_decay  # noqa: F401  registers it
 from coc_core.mm.backbone import ContextClusterBackbone
+from coc_core.mm.fault_tolerance import file_backend, saving, stopping  # noqa: F401  registers them
 from coc_core.mm.hooks import clusters, progress  # noqa: F401  registers them
 from coc_core.mm.safe_loading import install_safe_loader
 from coc_core.mm.task import Task, register_task

@@ -13,8 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from coc_core.mm.cli.resuming import find_checkpoint
+from coc_core.checkpoints import read
+from coc_core.mm.fault_tolerance.states import find_state
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 CONFIG = """
@@ -110,9 +112,9 @@ def test_killed_training_goes_on(project: Path) -> None:
         time.sleep(0.1)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    checkpoint = find_checkpoint(str(work))
-    assert checkpoint is not None
-    epoch = int(checkpoint.stem.split('_')[1])
+    state = find_state(str(work))
+    assert state is not None
+    epoch = state.meta['epoch']
     done = run(
         project,
         'train.py',
@@ -126,7 +128,107 @@ def test_killed_training_goes_on(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f'goes on from killed/epoch_{epoch}.pth' in done.stdout
     assert f'Epoch(val) [{epoch + 1}]' in done.stdout
-    assert f'Epoch(val) [{epoch}]' not in done.stdout
+    assert f'Epoch(train) [{epoch}]' not in done.stdout
+
+
+LOG_EVERY_STEP = ['default_hooks.logger.type=LoggerHook', 'default_hooks.logger.interval=1']
+
+
+def start_two(project: Path, work: str, *options: str, **variables: str) -> subprocess.Popen[str]:
+    """Start a training of six epochs on two processes; its output goes to a file beside the work folder."""
+    command = [str(TOOLS / 'dist_train.sh'), 'tiny_config.py', '2', '--work-dir', work, '--resume', 'auto']
+    environment = {**os.environ, 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': '', **variables}
+    with (project / f'{work}.log').open('a') as log:
+        return subprocess.Popen(
+            [*command, '--cfg-options', 'train_cfg.max_epochs=6', *LOG_EVERY_STEP, *options],
+            cwd=project, stdout=log, stderr=log, env=environment, text=True,
+        )  # fmt: skip
+
+
+def ranks(launcher: subprocess.Popen[str]) -> list[int]:
+    children = Path(f'/proc/{launcher.pid}/task/{launcher.pid}/children').read_text().split()
+    return [pid for pid in map(int, children) if b'train.py' in Path(f'/proc/{pid}/cmdline').read_bytes()]
+
+
+def wait_for_steps(project: Path, work: str, steps: int, launcher: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while (project / f'{work}.log').read_text().count('Epoch(train)') < steps:
+        assert launcher.poll() is None and time.monotonic() < deadline, (project / f'{work}.log').read_text()[-3000:]
+        time.sleep(0.02)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return read(path)['state_dict']
+
+
+def test_a_training_whose_processes_are_killed_goes_on_by_itself(project: Path) -> None:
+    assert start_two(project, 'unbroken').wait(timeout=150) == 0
+    launcher = start_two(project, 'broken', MAX_RESTARTS='5')
+    killed: set[int] = set()
+    for number in range(3):
+        wait_for_steps(project, 'broken', 3 * (number + 1), launcher)
+        while len(victims := [pid for pid in ranks(launcher) if pid not in killed]) < 2:
+            time.sleep(0.02)
+        wait_for_steps(project, 'broken', 3 * (number + 1) + 1, launcher)
+        killed.update(victims)
+        os.kill(victims[number % 2], signal.SIGKILL)
+    assert launcher.wait(timeout=150) == 0, (project / 'broken.log').read_text()[-3000:]
+    log = (project / 'broken.log').read_text()
+    assert 'Traceback' not in log and log.count('Training goes on from') >= 2
+    one, other = weights(project / 'unbroken/epoch_6.pth'), weights(project / 'broken/epoch_6.pth')
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_stopped_training_goes_on_on_another_number_of_processes(project: Path) -> None:
+    launcher = start_two(project, 'moved')
+    wait_for_steps(project, 'moved', 3, launcher)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(timeout=60) == 143
+    log = (project / 'moved.log').read_text()
+    assert 'Traceback' not in log and 'SIGTERM stopped the training after' in log
+    state = find_state(str(project / 'moved'))
+    assert state is not None and f'after {state.meta["iter"]} steps; ' in log
+    alone = ['train.py', 'tiny_config.py', '--work-dir', 'moved', '--resume', '--cfg-options']
+    done = run(project, *alone, 'train_cfg.max_epochs=6')
+    assert done.returncode == 0, done.stderr
+    assert 'Before: 2 process(es) with batches of 4; now: 1 with batches of 8.' in done.stdout
+    # Two steps an epoch, as before.
+    assert find_state(str(project / 'moved')).meta['iter'] == 12
+    refused = run(project, *alone, 'train_cfg.max_epochs=7', 'train_dataloader.batch_size=4')
+    assert refused.returncode == 2 and 'set train_dataloader.batch_size=8' in refused.stderr
+
+
+def test_processes_do_not_outlive_their_launcher(project: Path) -> None:
+    launcher = start_two(project, 'orphans')
+    wait_for_steps(project, 'orphans', 1, launcher)
+    left = ranks(launcher)
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 60
+    while any(Path(f'/proc/{pid}').exists() for pid in left) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(left) == 2 and not any(Path(f'/proc/{pid}').exists() for pid in left)
+
+
+def test_a_trained_folder_is_not_trained_again(project: Path) -> None:
+    done = run(project, 'train.py', 'tiny_config.py', '--work-dir', 'work')
+    assert done.returncode == 2 and 'work holds a training already (epoch_2.pth)' in done.stderr
+
+
+def test_a_queues_warning_starts_the_job_again(tmp_path: Path) -> None:
+    """Out of a batch job in a new one; in a batch job the same one, which Slurm counts as restarted."""
+    script = tmp_path / 'srun'
+    script.write_text('#!/usr/bin/env bash\nprintf "[%s]" "$@"; echo\n[[ -e again ]] && exit 0\ntouch again; exit 75\n')
+    (tmp_path / 'scontrol').write_text('#!/usr/bin/env bash\necho "scontrol $*"\n')
+    for file in (script, tmp_path / 'scontrol'):
+        file.chmod(0o755)
+    env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': ''}
+    lines = run(tmp_path, 'slurm_train.sh', 'part', 'job', 'a.py', env=env).stdout.splitlines()
+    assert len(lines) == 2 and '[--signal=USR1@120]' in lines[0]
+    assert lines[1] == lines[0].replace('[--launcher]', '[--resume][auto][--launcher]')
+    (tmp_path / 'again').unlink()
+    lines = run(tmp_path, 'slurm_train.sh', 'part', 'job', 'a.py', env=env | {'SLURM_JOB_ID': '7'}).stdout.splitlines()
+    assert len(lines) == 2 and lines[1] == 'scontrol requeue 7'
 
 
 def test_mistake_is_one_sentence(project: Path) -> None:

@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.checked_pipeline import check_samples
 from coc_core.mm.data_checks.checks import check_data
+from coc_core.mm.fault_tolerance.file_backend import keep_logging
 from coc_core.mm.mistakes import building
 from coc_core.mm.models import replace_sync_batch_norm
 from coc_core.mm.safe_loading import install_safe_loader
@@ -52,6 +53,12 @@ def prepare(cfg: Config, args: argparse.Namespace, phases: Sequence[str]) -> Non
 def _is_first_process(launcher: str) -> bool:
     rank = _RANK_VARIABLES.get(launcher, ('RANK',))[0]
     return os.environ.get(rank, '0') == '0'
+
+
+def process_count(launcher: str) -> int:
+    """Return the number of processes that a launcher has started, before they have met."""
+    name = _RANK_VARIABLES.get(launcher, ('', 'WORLD_SIZE'))[1]
+    return 1 if launcher == 'none' else int(os.environ.get(name, '1'))
 
 
 def _complete_loader(loader: Any, defaults: Mapping[str, Any]) -> None:
@@ -134,6 +141,7 @@ def build_runner(cfg: Config, name: str) -> Runner:
     start_process_group(cfg)
     with building(f'what {name} describes'):
         runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    keep_logging(runner.logger)
     return runner
 
 

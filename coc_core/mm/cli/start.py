@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import os
+import signal
 import sys
 import time
 import traceback
@@ -13,24 +15,34 @@ from collections.abc import Callable
 import torch
 
 from coc_core.errors import UserError
+from coc_core.mm.fault_tolerance.stopping import Interrupted
+
+# PR_SET_PDEATHSIG of Linux's prctl.
+_PARENT_DEATH_SIGNAL = 1
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Run a tool; tell a user's mistake in one sentence on stderr. Any other error passes with its stack trace.
 
     Returns:
-        The exit code: 0, or 2 after a mistake.
+        The exit code: 0, that of a `UserError`, or what `Interrupted` says after a signal.
     """
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    if getattr(args, 'launcher', 'none') == 'pytorch' and sys.platform == 'linux':
+        # A launcher that is killed leaves its processes behind: this asks for SIGTERM at its end.
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     try:
         main(args)
+    except Interrupted as stop:
+        _leave_process_group()
+        return int(stop.code)  # type: ignore[arg-type]
     except UserError as error:
         if args.debug:
             traceback.print_exc()
         # The error of a worker process holds its stack trace before the sentence.
         sentence = str(error).rpartition(f'{UserError.__name__}: ')[2]
         _tell(f'error: {" ".join(sentence.split())}')
-        return 2
+        return error.exit_code
     else:
         _leave_process_group()
     return 0

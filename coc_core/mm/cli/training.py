@@ -11,7 +11,12 @@ from mmengine.runner import Runner
 
 from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError
-from coc_core.mm.cli.resuming import resume_from
+from coc_core.files import check_writable
+from coc_core.mm.cli.running import process_count
+from coc_core.mm.fault_tolerance.loops import ResumableEpochLoop, ResumableIterLoop
+from coc_core.mm.fault_tolerance.states import TrainingState, check_same_data, find_start, keep_run
+
+_LOOPS = {'EpochBasedTrainLoop': ResumableEpochLoop.__name__, 'IterBasedTrainLoop': ResumableIterLoop.__name__}
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
@@ -37,35 +42,53 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
 
 
-def apply_resume(cfg: Config, args: argparse.Namespace) -> Path | None:
-    """Write into a config what training goes on or starts from.
+def apply_start(cfg: Config, args: argparse.Namespace) -> TrainingState | None:
+    """Write into a config what training goes on or starts from, and loops that can go on at any step.
 
     Returns:
-        The checkpoint to go on from, or None for a fresh start.
+        The state to go on from, or None for a fresh start.
 
     Raises:
-        UserError: A checkpoint does not exist.
+        UserError: The work folder cannot be written or holds another training, or a checkpoint cannot be gone on from.
     """
-    # A config or --cfg-options may ask for it just as well as the command line.
-    asked = args.resume or (cfg.get('load_from') or 'auto' if cfg.get('resume') else None)
-    checkpoint = resume_from(asked, cfg.work_dir) if asked else None
-    cfg.resume = checkpoint is not None
-    if checkpoint is not None:
-        cfg.load_from = str(checkpoint)
+    _use_resumable_loops(cfg)
+    check_writable(Path(cfg.work_dir))
+    state = find_start(cfg, args.resume, overwrite=args.overwrite)
+    cfg.resume = state is not None
+    if state is not None:
+        cfg.load_from = str(state.path)
+        keep_run(cfg, state, process_count(cfg.launcher))
     elif isinstance(cfg.get('load_from'), str) and '://' not in cfg.load_from:
         check_file(Path(cfg.load_from).expanduser())
-    return checkpoint
+    return state
 
 
-def starting_point(runner: Runner, resume: str | None, checkpoint: Path | None) -> tuple[str, bool] | None:
+def _use_resumable_loops(cfg: Config) -> None:
+    """Put our loops in the place of mmengine's two; a loop of the user's own stays."""
+    train = cfg.train_cfg
+    kind = train.get('type')
+    if kind is None and 'by_epoch' in train:
+        kind = 'EpochBasedTrainLoop' if train.pop('by_epoch') else 'IterBasedTrainLoop'
+    if kind in _LOOPS:
+        train.type = _LOOPS[kind]
+
+
+def starting_point(runner: Runner, resume: str | None, state: TrainingState | None) -> tuple[str, bool] | None:
     """Say what training goes on from; return the checkpoint that is loaded, if any, and whether all of it must fit.
 
     One to go on from must be this model's. One to start from may have a head for other classes, for example: what does
     not fit starts fresh, and the log names it.
     """
-    if checkpoint is not None:
-        runner.logger.info(f'Training goes on from {checkpoint}.')
-        return str(checkpoint), True
+    if not isinstance(runner.train_loop, (ResumableEpochLoop, ResumableIterLoop)):
+        runner.logger.warning(
+            f'{type(runner.train_loop).__name__} is a loop of its own: a resumed training differs from one in one go.'
+        )
+    if state is not None:
+        check_same_data(runner, state)
+        for note in state.notes:
+            runner.logger.warning(note)
+        runner.logger.info(f'Training goes on from {state.path}, after {state.meta["iter"]} steps.')
+        return str(state.path), True
     if resume is not None:
         runner.logger.info(f'There is no checkpoint in {runner.work_dir} to go on from: training starts afresh.')
     return (runner.cfg.load_from, False) if runner.cfg.get('load_from') else None

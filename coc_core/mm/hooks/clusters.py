@@ -84,7 +84,7 @@ class ClusterVisualizationHook(Hook):  # type: ignore[misc]
         self._step = -1
 
     def before_train(self, runner: Runner) -> None:
-        """Take the sample images and paint the first picture."""
+        """Take the sample images and, where training begins, paint the first picture."""
         if not is_main_process():
             return
         if runner.val_loop is None:
@@ -107,7 +107,9 @@ class ClusterVisualizationHook(Hook):  # type: ignore[misc]
         for step, path in _steps(history):
             if step > runner.iter:
                 path.unlink()
-        self._paint(runner, runner.iter)
+        # A training that goes on has painted this step already, where it had to.
+        if runner.iter == 0:
+            self._paint(runner, runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Paint every ``interval`` iterations."""

@@ -8,8 +8,10 @@ import pytest
 
 PLUGINS = {'mmdet_plugin': 'mmdet.models', 'mmseg_plugin': 'mmseg.registry', 'mmpretrain_plugin': 'mmpretrain.apis'}
 REGISTERING = {
-    '', '.backbone', '.data_checks', '.data_checks.images', '.data_checks.inspection', '.hooks', '.hooks.clusters',
-    '.hooks.progress', '.layer_decay', '.mistakes', '.models', '.plugin', '.requirements', '.safe_loading', '.task',
+    '', '.backbone', '.data_checks', '.data_checks.images', '.data_checks.inspection', '.fault_tolerance',
+    '.fault_tolerance.file_backend', '.fault_tolerance.saving', '.fault_tolerance.stopping', '.hooks',
+    '.hooks.clusters', '.hooks.progress', '.layer_decay', '.mistakes', '.models', '.plugin',
+    '.requirements', '.safe_loading', '.task',
 }  # fmt: skip
 CHECKS = {
     'mmdet_plugin': {'.data_checks.coco'},

@@ -9,7 +9,9 @@ import torch
 from mmengine.config import Config
 
 from coc_core.errors import UserError
-from coc_core.mm.cli.training import apply_options, apply_resume, starting_point
+from coc_core.mm.cli.training import apply_options, apply_start, starting_point
+from coc_core.mm.fault_tolerance.loops import ResumableEpochLoop
+from coc_core.mm.fault_tolerance.states import TrainingState
 
 
 def config(work_dir='work', **entries):
@@ -24,7 +26,9 @@ def config(work_dir='work', **entries):
 
 
 def arguments(**given):
-    defaults = dict(config='a.py', no_validate=False, amp=False, amp_dtype=None, auto_scale_lr=False, resume=None)
+    defaults = dict(
+        config='a.py', no_validate=False, amp=False, amp_dtype=None, auto_scale_lr=False, resume=None, overwrite=False
+    )
     return Namespace(**(defaults | given))
 
 
@@ -78,14 +82,14 @@ def checkpoints(tmp_path):
     """A work folder with one checkpoint, and another file elsewhere."""
     for name in ('work/epoch_1.pth', 'start.pth'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        torch.save({'state_dict': {}}, tmp_path / name)
+        torch.save({'state_dict': {}, 'optimizer': {}, 'meta': dict(epoch=1, iter=5, seed=3)}, tmp_path / name)
     return tmp_path / 'work' / 'epoch_1.pth', tmp_path / 'start.pth'
 
 
 @pytest.mark.parametrize(
     ('option', 'entries', 'found'),
     [
-        (None, dict(), None),
+        (None, dict(work_dir='elsewhere'), None),
         ('auto', dict(), 'last'),
         ('START', dict(), 'start'),
         # A config asks for it: of the checkpoint that it names, or of the last one.
@@ -93,31 +97,52 @@ def checkpoints(tmp_path):
         (None, dict(resume=True, load_from='START'), 'start'),
         # The command line has the last word.
         ('auto', dict(load_from='START'), 'last'),
-        (None, dict(load_from='START'), None),
+        (None, dict(load_from='START', work_dir='elsewhere'), None),
     ],
 )
 def test_what_training_goes_on_from(checkpoints, option, entries, found):
     last, start = checkpoints
     entries = {key: str(start) if value == 'START' else value for key, value in entries.items()}
-    cfg = config(last.parent, **entries)
-    checkpoint = apply_resume(cfg, arguments(resume=str(start) if option == 'START' else option))
-    assert checkpoint == {None: None, 'last': last, 'start': start}[found]
-    assert cfg.resume is (checkpoint is not None)
-    assert cfg.get('load_from') == (str(checkpoint) if checkpoint else entries.get('load_from'))
+    cfg = config(**{'work_dir': last.parent, **entries})
+    cfg.launcher = 'none'
+    state = apply_start(cfg, arguments(resume=str(start) if option == 'START' else option))
+    assert (state.path if state else None) == {None: None, 'last': last, 'start': start}[found]
+    assert cfg.resume is (state is not None)
+    assert cfg.get('load_from') == (str(state.path) if state else entries.get('load_from'))
+
+
+def test_both_of_mmengines_loops_become_ours_and_no_other(tmp_path):
+    for given, becomes in (
+        (dict(by_epoch=True, max_epochs=1), dict(type='ResumableEpochLoop', max_epochs=1)),
+        (dict(by_epoch=False, max_iters=1), dict(type='ResumableIterLoop', max_iters=1)),
+        (dict(type='EpochBasedTrainLoop', max_epochs=1), dict(type='ResumableEpochLoop', max_epochs=1)),
+        (dict(type='IterBasedTrainLoop', max_iters=1), dict(type='ResumableIterLoop', max_iters=1)),
+        (dict(type='MyLoop', max_iters=1), dict(type='MyLoop', max_iters=1)),
+    ):
+        cfg = config(tmp_path)
+        cfg.train_cfg = given
+        apply_start(cfg, arguments())
+        assert cfg.train_cfg == becomes
 
 
 def test_a_start_that_is_not_there_is_told_unless_it_is_an_address(tmp_path):
     with pytest.raises(UserError, match='nowhere.pth does not exist'):
-        apply_resume(config(tmp_path, load_from=str(tmp_path / 'nowhere.pth')), arguments())
+        apply_start(config(tmp_path, load_from=str(tmp_path / 'nowhere.pth')), arguments())
     cfg = config(tmp_path, load_from='https://example.org/a.pth')
-    assert apply_resume(cfg, arguments()) is None and cfg.load_from == 'https://example.org/a.pth'
+    assert apply_start(cfg, arguments()) is None and cfg.load_from == 'https://example.org/a.pth'
 
 
 def test_what_it_starts_from_must_fit_only_where_it_goes_on(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    runner = SimpleNamespace(logger=logging.getLogger('run'), work_dir='work', cfg=config(load_from='start.pth'))
-    assert starting_point(runner, 'auto', tmp_path / 'epoch_1.pth') == (str(tmp_path / 'epoch_1.pth'), True)
-    assert f'Training goes on from {tmp_path}/epoch_1.pth.' in caplog.messages
+    loader = SimpleNamespace(dataset=range(8))
+    loop = object.__new__(ResumableEpochLoop)
+    runner = SimpleNamespace(
+        logger=logging.getLogger('run'), work_dir='work', cfg=config(load_from='start.pth'), train_dataloader=loader,
+        train_loop=loop,
+    )  # fmt: skip
+    state = TrainingState(tmp_path / 'epoch_1.pth', dict(iter=5))
+    assert starting_point(runner, 'auto', state) == (str(tmp_path / 'epoch_1.pth'), True)
+    assert f'Training goes on from {tmp_path}/epoch_1.pth, after 5 steps.' in caplog.messages
     assert starting_point(runner, None, None) == ('start.pth', False)
     runner.cfg = config()
     assert len(caplog.messages) == 1 and starting_point(runner, 'auto', None) is None

@@ -1,0 +1,79 @@
+"""What failed outside the training's own code, in one sentence: a dead data worker, a silent process, full memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from coc_core.errors import UserError
+
+_AGAIN = '--resume goes on from the last checkpoint.'
+_SHARED_MEMORY = (
+    'Shared memory is full, through which data workers hand over their samples: give /dev/shm more room (of a '
+    f'container: docker run --shm-size=8g or --ipc=host), or set train_dataloader.num_workers=0. {_AGAIN}'
+)
+# Of these the first that is found in an error's text says what happened.
+_CAUSES = (
+    (r'Bus error|shared memory\(shm\)|out of shared memory|unable to \w+ .*shared memory', _SHARED_MEMORY),
+    (
+        r'DataLoader worker \(pid.*?\) (?P<how>is killed by signal: \w+|exited unexpectedly)',
+        'A data worker {how}. Most often the memory of the machine is full: lower train_dataloader.num_workers or '
+        f'batch_size, or free memory. {_AGAIN}',
+    ),
+    (
+        r'DataLoader timed out after (?P<how>\d+) seconds',
+        'No data worker brought a batch within {how} seconds (train_dataloader.timeout): the disk or the network that '
+        f'the data lies on does not answer. {_AGAIN}',
+    ),
+    (
+        r'Timed out waiting (?P<how>\d+)ms|ran for (?P<nccl>\d+) milliseconds before timing out',
+        'Another process of the training did not answer within {minutes} minutes (env_cfg.dist_cfg.timeout, in '
+        f'seconds): it hangs or its machine is gone. {_AGAIN}',
+    ),
+    (
+        r'Connection (?:closed|reset) by peer|Broken pipe|Connection refused|remote process exited',
+        f'Another process of the training has ended or was killed. {_AGAIN}',
+    ),
+)  # fmt: skip
+
+
+class Fault(UserError):
+    """Something outside the training's code failed, told in one sentence; starting again may help."""
+
+    exit_code = 1
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Tell faults of the machine and of other processes in one sentence; any other error passes as it is.
+
+    Raises:
+        Fault: The error is such a fault.
+        UserError: A GPU's memory is full, which starting again does not help.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"The GPU's memory is full ({str(error).splitlines()[0]}): lower train_dataloader.batch_size, or use "
+            '--amp or model.backbone.grad_checkpointing=True.'
+        ) from error
+    except (RuntimeError, OSError) as error:
+        sentence = _explain(str(error))
+        if sentence is None:
+            raise
+        raise Fault(sentence) from error
+
+
+def _explain(text: str) -> str | None:
+    for pattern, sentence in _CAUSES:
+        match = re.search(pattern, text)
+        if match:
+            found = match.groupdict()
+            how = found.get('how') or found.get('nccl') or ''
+            minutes = f'{int(how) / 60_000:.3g}' if how.isdigit() else ''
+            return sentence.format(how=how.replace('is killed', 'was killed'), minutes=minutes)
+    return None

@@ -1,0 +1,49 @@
+"""mmengine's files: whole or not at all, and no reason to end a training."""
+
+import errno
+import logging
+
+import mmengine
+import pytest
+from mmengine.logging import MMLogger
+from mmengine.registry import VISBACKENDS
+
+from coc_core.errors import UserError
+from coc_core.mm.fault_tolerance.file_backend import keep_logging
+
+
+def test_files_of_mmengine_are_whole(tmp_path, monkeypatch):
+    mmengine.dump(dict(a=1), tmp_path / 'a.json')
+
+    def fails(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('coc_core.files.os.fsync', fails)
+    with pytest.raises(UserError, match='cannot be written'):
+        mmengine.dump(dict(a=2), tmp_path / 'a.json')
+    assert mmengine.load(tmp_path / 'a.json') == dict(a=1) and len(list(tmp_path.iterdir())) == 1
+
+
+def test_metrics_that_cannot_be_written_are_one_warning(tmp_path, caplog, monkeypatch):
+    # mmengine's own loggers pass nothing on.
+    monkeypatch.setattr(MMLogger, 'get_current_instance', lambda: logging.getLogger('run'))
+    backend = VISBACKENDS.build(dict(type='LocalVisBackend', save_dir=str(tmp_path)))
+    backend.add_scalar('loss', 1.0, step=1)
+    scalars = tmp_path / 'scalars.json'
+    assert scalars.read_text() == '{"loss": 1.0, "step": 1}\n'
+    scalars.unlink()
+    scalars.mkdir()
+    with caplog.at_level(logging.WARNING):
+        for step in (2, 3):
+            backend.add_scalar('loss', 1.0, step=step)
+    (message,) = caplog.messages
+    assert 'scalars.json cannot be written (Is a directory): metrics are missing there' in message
+
+
+def test_a_log_that_cannot_be_written_is_silent(capsys):
+    logger = logging.Logger('run')
+    logger.addHandler(logging.FileHandler('/dev/full'))
+    keep_logging(logger)
+    logger.warning('a line')
+    logger.handlers[0].flush = lambda: None
+    assert 'Logging error' not in capsys.readouterr().err
