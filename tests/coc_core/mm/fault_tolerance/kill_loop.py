@@ -133,8 +133,8 @@ def main() -> None:
     parser.add_argument('--at', choices=['random', 'boundaries'], default='random')
     parser.add_argument('--every', type=int, default=1, help='of the boundaries, every Nth')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('options', nargs='*', help='options of tools/train.py, after --')
-    args = parser.parse_args()
+    place = sys.argv.index('--') if '--' in sys.argv else len(sys.argv)
+    args, options = parser.parse_args(sys.argv[1:place]), sys.argv[place + 1 :]
     draw = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         project = survival.Project(Path(folder))
@@ -142,7 +142,7 @@ def main() -> None:
             survival.write_images(project.folder)
             args.config = project.config('base')
             os.chdir(folder)
-        loop = Loop(project, args.config, args.options)
+        loop = Loop(project, args.config, options)
         start = time.monotonic()
         code = loop.end(loop.start('whole', prepare=lambda: kill_at_boundary(None)))
         length, boundaries = time.monotonic() - start, counted(1)
@@ -161,7 +161,10 @@ def main() -> None:
                     number = places.pop(0)
                     code = loop.end(loop.start(work, '--resume', prepare=lambda n=number: kill_at_boundary(n)))
                 elif args.at == 'random':
+                    begun = time.monotonic()
                     code = loop.end(loop.start(work, '--resume'), draw.uniform(0, length))
+                    # The first run warmed the disk's cache; kills shall fall into a training, not after it.
+                    length = min(length, time.monotonic() - begun) if code == 0 else length
                 if code == -signal.SIGKILL:
                     report['kills'] += 1
                     report['most_lost'] = max(report['most_lost'], loop.lost(work))
