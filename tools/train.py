@@ -70,7 +70,8 @@ def train(args: argparse.Namespace) -> None:
     if loaded is not None:
         path, strict = loaded
         runner.register_hook(LoadCheckpointHook(path, strict=strict))
-    if args.overwrite and is_main_process():
+    # A launcher that starts a training again repeats its options, and what is there then is this training's.
+    if args.overwrite and state is None and is_main_process():
         remove_earlier(runner.work_dir)
     with during('training'), explained():
         runner.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -16,7 +17,10 @@ import pytest
 import torch
 
 from coc_core.checkpoints import read
+from coc_core.errors import UserError
+from coc_core.mm.fault_tolerance.faults import Fault
 from coc_core.mm.fault_tolerance.states import find_state
+from coc_core.mm.fault_tolerance.stopping import EXIT_CODES
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 CONFIG = """
@@ -198,6 +202,37 @@ def test_a_stopped_training_goes_on_on_another_number_of_processes(project: Path
     assert refused.returncode == 2 and 'set train_dataloader.batch_size=8' in refused.stderr
 
 
+def test_a_process_that_hangs_ends_the_training(project: Path) -> None:
+    launcher = start_two(project, 'hung', 'env_cfg.dist_cfg.timeout=10')
+    wait_for_steps(project, 'hung', 1, launcher)
+    os.kill(ranks(launcher)[1], signal.SIGSTOP)
+    # torchrun gives the one that hangs 30 seconds, and kills it.
+    assert launcher.wait(timeout=120) == 128 + signal.SIGKILL
+    log = (project / 'hung.log').read_text()
+    assert 'did not answer within 10 seconds (env_cfg.dist_cfg.timeout)' in log and 'Traceback' not in log
+
+
+def test_losses_that_are_no_numbers_are_told_once_and_not_tried_again(project: Path) -> None:
+    launcher = start_two(project, 'nan', 'optim_wrapper.optimizer.lr=1e38', MAX_RESTARTS='3')
+    assert launcher.wait(timeout=120) == 2
+    log = (project / 'nan.log').read_text()
+    assert log.count('The loss is not finite at step') == 1 and 'Traceback' not in log
+    state = find_state(str(project / 'nan'))
+    assert state is None or all(bool(value.isfinite().all()) for value in weights(state.path).values())
+
+
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_to_the_launcher_stops_in_order(project: Path, number: signal.Signals, code: int) -> None:
+    """Ctrl-C goes to all processes, and again to the training's from torchrun."""
+    launcher = start_two(project, number.name)
+    wait_for_steps(project, number.name, 1, launcher)
+    for pid in [launcher.pid, *(ranks(launcher) if number is signal.SIGINT else [])]:
+        os.kill(pid, number)
+    assert launcher.wait(timeout=60) == code
+    log = (project / f'{number.name}.log').read_text()
+    assert f'{number.name} stopped the training after' in log and 'Traceback' not in log
+
+
 def test_processes_do_not_outlive_their_launcher(project: Path) -> None:
     launcher = start_two(project, 'orphans')
     wait_for_steps(project, 'orphans', 1, launcher)
@@ -213,6 +248,15 @@ def test_processes_do_not_outlive_their_launcher(project: Path) -> None:
 def test_a_trained_folder_is_not_trained_again(project: Path) -> None:
     done = run(project, 'train.py', 'tiny_config.py', '--work-dir', 'work')
     assert done.returncode == 2 and 'work holds a training already (epoch_2.pth)' in done.stderr
+
+
+def test_torchrun_and_trainings_mean_the_same_by_a_code() -> None:
+    spec = importlib.util.spec_from_file_location('torchrun_tool', TOOLS / 'torchrun.py')
+    torchrun = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(torchrun)
+    assert torchrun.CODES == EXIT_CODES
+    assert set(torchrun.DECIDED) == {UserError.exit_code, *EXIT_CODES.values()}
+    assert Fault.exit_code not in torchrun.DECIDED
 
 
 def test_a_queues_warning_starts_the_job_again(tmp_path: Path) -> None:

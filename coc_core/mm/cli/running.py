@@ -8,7 +8,6 @@ import os.path as osp
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from coc_core.errors import UserError
 from coc_core.mm.data_checks.checked_pipeline import check_samples
 from coc_core.mm.data_checks.checks import check_data
 from coc_core.mm.fault_tolerance.file_backend import keep_logging
+from coc_core.mm.fault_tolerance.stopping import peer_timeout
 from coc_core.mm.mistakes import building
 from coc_core.mm.models import replace_sync_batch_norm
 from coc_core.mm.safe_loading import install_safe_loader
@@ -115,8 +115,7 @@ def start_process_group(cfg: Config) -> None:
         os.environ['MASTER_ADDR'] = subprocess.run(hosts, check=True, capture_output=True, text=True).stdout.split()[0]
     for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
         _variable(name, cfg.launcher)
-    seconds = cfg.env_cfg.dist_cfg.get('timeout', 1800)
-    torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
+    torch.distributed.init_process_group('gloo', timeout=peer_timeout(cfg))
 
 
 def _variable(name: str, launcher: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from mmengine.dist import get_world_size
 
 from coc_core.errors import UserError
 
@@ -28,10 +29,12 @@ _CAUSES = (
         'No data worker brought a batch within {how} seconds (train_dataloader.timeout): the disk or the network that '
         f'the data lies on does not answer. {_AGAIN}',
     ),
+)
+_CAUSES_AMONG_PROCESSES = (
     (
         r'Timed out waiting (?P<how>\d+)ms|ran for (?P<nccl>\d+) milliseconds before timing out',
-        'Another process of the training did not answer within {minutes} minutes (env_cfg.dist_cfg.timeout, in '
-        f'seconds): it hangs or its machine is gone. {_AGAIN}',
+        'Another process of the training did not answer within {seconds} seconds (env_cfg.dist_cfg.timeout): it hangs '
+        f'or its machine is gone. {_AGAIN}',
     ),
     (
         r'Connection (?:closed|reset) by peer|Broken pipe|Connection refused|remote process exited',
@@ -69,11 +72,13 @@ def explained() -> Iterator[None]:
 
 
 def _explain(text: str) -> str | None:
-    for pattern, sentence in _CAUSES:
+    # Alone, such words are of something else that a run talks to.
+    causes = _CAUSES + _CAUSES_AMONG_PROCESSES if get_world_size() > 1 else _CAUSES
+    for pattern, sentence in causes:
         match = re.search(pattern, text)
         if match:
             found = match.groupdict()
             how = found.get('how') or found.get('nccl') or ''
-            minutes = f'{int(how) / 60_000:.3g}' if how.isdigit() else ''
-            return sentence.format(how=how.replace('is killed', 'was killed'), minutes=minutes)
+            seconds = int(how) // 1000 if how.isdigit() else 0
+            return sentence.format(how=how.replace('is killed', 'was killed'), seconds=seconds)
     return None

@@ -2,42 +2,58 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
-from torch.utils.data import DataLoader
 
 from coc_core.mm.fault_tolerance.saving import checkpoint_hook
 from coc_core.mm.fault_tolerance.seeding import place_samples, seed_step
 
 
-def _placed(runner: Runner, loader: Any, *, endless: bool) -> DataLoader[Any]:
-    if isinstance(loader, dict):
-        loader = runner.build_dataloader(
-            loader, seed=runner.seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False)
-        )
-    return place_samples(loader, runner.seed, endless=endless)
+class _Resumable:
+    """What both loops have in common: every step and every sample is seeded by its place (see `seeding`)."""
 
+    endless: bool
+    runner: Runner
 
-def _validate(runner: Runner, iteration: int) -> None:
-    """Validate a state once: one that a kill cut short is done again when training goes on."""
-    if runner.message_hub.runtime_info.get('last_validation') == iteration:
-        return
-    hook = checkpoint_hook(runner)
-    if hook is not None:
-        # A kill, or a signal to stop, while validating must not cost what was trained.
-        hook.save_state(runner, iteration)
-    runner.val_loop.run()
+    def __init__(self, runner: Runner, dataloader: Any, **kwargs: Any) -> None:
+        if isinstance(dataloader, dict):
+            dataloader = runner.build_dataloader(
+                dataloader, seed=runner.seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False)
+            )
+        super().__init__(runner, place_samples(dataloader, runner.seed, endless=self.endless), **kwargs)  # type: ignore[call-arg]
+
+    def run_iter(self, *batch: Any) -> None:
+        """Train one step."""
+        seed_step(self.runner.seed, self._iter)  # type: ignore[attr-defined]
+        super().run_iter(*batch)  # type: ignore[misc]
+
+    def _validate_if_due(self) -> None:
+        """Validate this state once: a validation that a kill cut short is done when training goes on."""
+        loop: Any = self
+        loop._decide_current_val_interval()
+        done, end = self._progress()
+        due = done > 0 and done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
+        validated = self.runner.message_hub.runtime_info.get('last_validation') == loop._iter
+        if self.runner.val_loop is None or not due or validated:
+            return
+        hook = checkpoint_hook(self.runner)
+        if hook is not None:
+            # A kill, or a signal to stop, while validating must not cost what was trained.
+            hook.save_state(self.runner, loop._iter)
+        self.runner.val_loop.run()
+
+    @abstractmethod
+    def _progress(self) -> tuple[int, int]:
+        """Return how many epochs or iterations are done, 0 inside an epoch, and how many there are."""
 
 
 @LOOPS.register_module()
-class ResumableEpochLoop(EpochBasedTrainLoop):  # type: ignore[misc]
+class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):  # type: ignore[misc]
     """mmengine's loop over epochs, in which a resumed training begins inside an epoch where it was cut there.
-
-    Every step and every sample is seeded by its place (see `fault_tolerance.seeding`). A validation that is due for the
-    state from which training goes on, and was not finished, is done first.
 
     Args:
         runner: The runner.
@@ -45,8 +61,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):  # type: ignore[misc]
         kwargs: What mmengine's loop takes.
     """
 
-    def __init__(self, runner: Runner, dataloader: Any, **kwargs: Any) -> None:
-        super().__init__(runner, _placed(runner, dataloader, endless=False), **kwargs)
+    endless = False
 
     def run(self) -> nn.Module:
         """Train until the last epoch."""
@@ -70,25 +85,14 @@ class ResumableEpochLoop(EpochBasedTrainLoop):  # type: ignore[misc]
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
-    def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Train one step."""
-        seed_step(self.runner.seed, self._iter)
-        super().run_iter(idx, data_batch)
-
-    def _validate_if_due(self) -> None:
-        self._decide_current_val_interval()
-        at_end_of_epoch = self._epoch > 0 and self._iter == self._epoch * len(self.dataloader)
-        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
-        if self.runner.val_loop is not None and at_end_of_epoch and due and self._epoch >= self.val_begin:
-            _validate(self.runner, self._iter)
+    def _progress(self) -> tuple[int, int]:
+        at_end_of_epoch = self._iter == self._epoch * len(self.dataloader)
+        return self._epoch if at_end_of_epoch else 0, self._max_epochs
 
 
 @LOOPS.register_module()
-class ResumableIterLoop(IterBasedTrainLoop):  # type: ignore[misc]
+class ResumableIterLoop(_Resumable, IterBasedTrainLoop):  # type: ignore[misc]
     """mmengine's loop over iterations, which goes on with the very samples that would have come next.
-
-    Every step and every sample is seeded by its place (see `fault_tolerance.seeding`). A validation that is due for the
-    state from which training goes on, and was not finished, is done first.
 
     Args:
         runner: The runner.
@@ -96,8 +100,7 @@ class ResumableIterLoop(IterBasedTrainLoop):  # type: ignore[misc]
         kwargs: What mmengine's loop takes.
     """
 
-    def __init__(self, runner: Runner, dataloader: Any, **kwargs: Any) -> None:
-        super().__init__(runner, _placed(runner, dataloader, endless=True), **kwargs)
+    endless = True
 
     def run(self) -> nn.Module:
         """Train until the last iteration."""
@@ -115,13 +118,5 @@ class ResumableIterLoop(IterBasedTrainLoop):  # type: ignore[misc]
         model: nn.Module = self.runner.model
         return model
 
-    def run_iter(self, data_batch: Any) -> None:
-        """Train one step."""
-        seed_step(self.runner.seed, self._iter)
-        super().run_iter(data_batch)
-
-    def _validate_if_due(self) -> None:
-        self._decide_current_val_interval()
-        due = self._iter > 0 and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
-        if self.runner.val_loop is not None and due and self._iter >= self.val_begin:
-            _validate(self.runner, self._iter)
+    def _progress(self) -> tuple[int, int]:
+        return self._iter, self._max_iters

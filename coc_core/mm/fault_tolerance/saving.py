@@ -207,7 +207,9 @@ class SafeCheckpointHook(CheckpointHook):  # type: ignore[misc]
             self._remove(Path(path))
 
     def _remove_rescues(self, runner: Runner, keep: int) -> None:
-        rescues = sorted(Path(runner.work_dir).glob(RESCUE.format('*')), key=lambda path: path.stat().st_mtime_ns)
+        rescues = sorted(
+            Path(runner.work_dir).glob(RESCUE.format('*')), key=lambda path: int(path.stem.rpartition('_')[2])
+        )
         for path in rescues[: len(rescues) - keep]:
             self._remove(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,10 @@ def _state_files(folder: Path) -> list[Path]:
     pointer = folder / POINTER
     if pointer.is_file():
         last = Path(pointer.read_text(encoding='utf-8', errors='replace').strip().replace('\0', ''))
-        if not (folder / last.name).is_file() and last.is_file():
-            found.add(last)
+        # A damaged one may hold a name that no system takes.
+        with suppress(OSError):
+            if not (folder / last.name).is_file() and last.is_file():
+                found.add(last)
     return sorted(found)
 
 
@@ -113,8 +116,9 @@ def find_start(cfg: Config, resume: str | None, *, overwrite: bool) -> TrainingS
         UserError: What is named is no whole training state, or the work folder holds a training that nothing was said
             about.
     """
-    if was_restarted() and resume is None:
-        resume, overwrite = 'auto', False
+    if was_restarted():
+        # What the first start was told is done; a path is only where there is nothing newer yet.
+        resume, overwrite = 'auto' if resume is None or earlier_files(cfg.work_dir) else resume, False
     # A config or --cfg-options may ask for it just as well as the command line.
     asked = resume or (cfg.get('load_from') or 'auto' if cfg.get('resume') else None)
     if asked and overwrite:

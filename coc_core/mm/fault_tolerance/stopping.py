@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -69,7 +71,7 @@ class StopHook(Hook):  # type: ignore[misc]
             self._handlers[number] = signal.signal(number, self._note)
         if get_world_size() > 1:
             # Flags are numbers of the CPU: exchanging them there makes no GPU wait.
-            self._group = torch.distributed.new_group(backend='gloo')
+            self._group = torch.distributed.new_group(backend='gloo', timeout=peer_timeout(runner.cfg))
             self._check_same_start(runner)
 
     def after_train(self, runner: Runner) -> None:
@@ -156,6 +158,12 @@ class StopHook(Hook):  # type: ignore[misc]
             self._vote = None
         sys.stdout.flush()
         raise Interrupted(EXIT_CODES[signal.Signals(number)])
+
+
+def peer_timeout(cfg: Config) -> timedelta:
+    """Return how long a process waits for another: ``env_cfg.dist_cfg.timeout`` in seconds, half an hour by default."""
+    distributed = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+    return timedelta(seconds=distributed.get('timeout', 1800))
 
 
 def _divergence(runner: Runner, batch: Any, times: int) -> str:

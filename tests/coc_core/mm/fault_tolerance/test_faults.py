@@ -30,12 +30,13 @@ from coc_core.mm.fault_tolerance.faults import Fault, explained
         ('DataLoader timed out after 30 seconds', 'No data worker brought a batch within 30 seconds'),
         (
             '[../gloo/transport/tcp/buffer.cc:72] Timed out waiting 1800000ms for recv operation',
-            r'did not answer within 30 minutes \(env_cfg',
+            r'did not answer within 1800 seconds \(env_cfg',
         ),
         ('Connection closed by peer [127.0.0.1]:1', 'Another process of the training has ended'),
     ],
 )
-def test_what_failed_outside_is_one_sentence(text, sentence):
+def test_what_failed_outside_is_one_sentence(monkeypatch, text, sentence):
+    monkeypatch.setattr('coc_core.mm.fault_tolerance.faults.get_world_size', lambda: 2)
     with pytest.raises(Fault, match=sentence) as caught, explained():
         raise RuntimeError(text)
     assert caught.value.exit_code == 1
@@ -50,6 +51,8 @@ def test_a_full_gpu_is_no_reason_to_start_again():
 def test_any_other_error_passes():
     with pytest.raises(RuntimeError, match='shapes') as caught, explained():
         raise RuntimeError('shapes differ')
+    with pytest.raises(ConnectionError, match='a server of logs') as caught, explained():
+        raise ConnectionError('Connection refused by a server of logs')
     assert not isinstance(caught.value, UserError)
 
 

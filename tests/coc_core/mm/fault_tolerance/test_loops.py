@@ -108,3 +108,17 @@ def test_films_have_the_same_frames(project, cut):
     assert names[0] == names[1]
     films = [[path.read_bytes() for path in sorted(folder.glob('*.gif'))] for folder in folders]
     assert films[0] and films[0] == films[1]
+
+
+def test_a_training_that_was_to_overwrite_goes_on_where_a_launcher_starts_it_again(
+    project, finished, differences, cut, monkeypatch
+):
+    config, whole = finished(project, 'epochs', '\n')
+    assert project.train(config, 'overwritten', actions={7: cut}) == 143
+    assert project.train(config, 'overwritten', '--overwrite', actions={8: cut}) == 143
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    seen = []
+    actions = {step: lambda runner: seen.append(runner.iter) for step in (0, 8, 9)}
+    assert project.train(config, 'overwritten', '--overwrite', actions=actions) == 0
+    assert seen == [9]
+    assert differences(project.state(whole, 'epoch_3.pth'), project.state('overwritten', 'epoch_3.pth')) == []

@@ -50,7 +50,9 @@ def test_the_pointer_finds_a_state_elsewhere(work, tmp_path_factory):
     assert find_state(str(work)).path == elsewhere / 'epoch_9.pth'
 
 
-@pytest.mark.parametrize('content', [b'\xff\xfe\x00/x', b'', b'/', b'a\x00b', b'/proc/self/mem', b'.\n..\n'])
+@pytest.mark.parametrize(
+    'content', [b'\xff\xfe\x00/x', b'', b'/', b'a\x00b', b'/proc/self/mem', b'.\n..\n', b'a' * 5000]
+)
 def test_a_damaged_pointer_is_only_a_hint(work, content):
     (work / 'last_checkpoint').write_bytes(content)
     assert find_state(str(work)).path.name == 'rescue_25.pth'
@@ -147,12 +149,23 @@ def test_another_training_is_not_overwritten_by_accident(work, tmp_path_factory)
     assert find_start(cfg, None, overwrite=False) is None
 
 
+def save_elsewhere(tmp_path_factory):
+    path = tmp_path_factory.mktemp('elsewhere') / 'epoch_1.pth'
+    save(path, 5)
+    return path
+
+
 @pytest.mark.parametrize('name', ['TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'])
-def test_a_training_that_a_launcher_starts_again_goes_on(work, monkeypatch, name):
+def test_a_training_that_a_launcher_starts_again_goes_on(work, tmp_path_factory, monkeypatch, name):
     cfg = Config(dict(work_dir=str(work)))
     monkeypatch.setenv(name, '1')
     for overwrite in (False, True):
         assert find_start(cfg, None, overwrite=overwrite).path.name == 'rescue_25.pth'
+    # It goes on from what it has reached, not again from what its first start was told.
+    elsewhere = save_elsewhere(tmp_path_factory)
+    assert find_start(cfg, str(elsewhere), overwrite=False).path.name == 'rescue_25.pth'
+    empty = Config(dict(work_dir=str(elsewhere.parent / 'work')))
+    assert find_start(empty, str(elsewhere), overwrite=False).path == elsewhere
     monkeypatch.setenv(name, '0')
     assert find_start(cfg, None, overwrite=True) is None
 
