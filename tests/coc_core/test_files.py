@@ -17,7 +17,7 @@ def test_a_file_is_complete_or_as_it_was(tmp_path):
             beside.write_text('half')
             raise error
 
-    with pytest.raises(UserError, match=r'file.txt cannot be written: No space left on device\.'):
+    with pytest.raises(UserError, match=r'file.txt cannot be written: No space left on device \(.* MB are free\)\.'):
         write_half(OSError(28, 'No space left on device'))
     with pytest.raises(KeyError):
         write_half(KeyError('an error of whoever writes'))

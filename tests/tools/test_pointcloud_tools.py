@@ -121,8 +121,8 @@ def test_a_killed_training_goes_on(trained):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     log = run(*arguments[:4], '--resume', 'auto', *options(data, 'train_cfg.max_epochs=5'))
-    first = next(line for line in log.splitlines() if 'Epoch(val)' in line)
-    assert int(re.search(r'Epoch\(val\) \[(\d+)\]', first)[1]) > 2
+    first = next(line for line in log.splitlines() if 'Epoch(train)' in line)
+    assert int(re.search(r'Epoch\(train\)\s+\[(\d+)\]', first)[1]) > 2
     assert (work_dir / 'epoch_5.pth').exists()
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import multiprocessing
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -105,7 +106,12 @@ class Project:
         hooks = [*Config.fromfile(config).get('custom_hooks', []), dict(type='DuringStep'), *hooks]
         # mmengine's loggers and visualizers live as long as the process, by this name.
         args.cfg_options |= dict(custom_hooks=hooks, experiment_name=f'run{next(self.numbers)}')
-        return run_tool(self._tool.train, args)
+        try:
+            return run_tool(self._tool.train, args)
+        finally:
+            # Data workers of a tool end with it; this process goes on, and would wait five seconds for each.
+            for worker in multiprocessing.active_children():
+                worker.terminate()
 
     def state(self, work: str, name: str) -> dict:
         return read(self.folder / work / name)

@@ -52,9 +52,9 @@ def test_a_training_cut_at_a_step_goes_on_as_if_nothing_had_happened(
 
 
 def test_every_cut_of_one_training_adds_up_to_nothing(project, finished, differences, cut):
-    """Cut at every second step, while validating, and with 0, 2 and 5 workers in turn."""
+    """Cut inside each epoch and in each validation, and with 0, 2 and 5 workers in turn."""
     config, whole = finished(project, 'epochs', '\n')
-    for number, step in enumerate([1, 3, 'val 5', 6, 8, 'val 10', 11, 13, 'val 15']):
+    for number, step in enumerate([1, 'val 5', 8, 'val 10', 13, 'val 15']):
         workers = [0, 2, 5][number % 3]
         options = ['--cfg-options', f'train_dataloader.num_workers={workers}']
         assert project.train(config, 'cut often', '--resume', *options, actions={step: cut}) == 143
