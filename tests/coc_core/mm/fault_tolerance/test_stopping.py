@@ -2,8 +2,12 @@
 
 import os
 import signal
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+import torch
+from mmengine.config import Config
 
 from coc_core.checkpoints import read
 from coc_core.errors import UserError
@@ -47,6 +51,19 @@ def test_a_data_worker_leaves_a_signal_to_its_parent(capfd):
     hook._process = os.getpid() + 1
     hook._note(signal.SIGTERM, None)
     assert hook._signal == 0 and capfd.readouterr().err == ''
+
+
+@pytest.mark.parametrize(('config', 'seconds'), [(dict(env_cfg=dict(dist_cfg=dict(timeout=10))), 10), (dict(), 1800)])
+def test_processes_wait_for_each_other_as_long_as_the_config_says(monkeypatch, config, seconds):
+    """Wherever it is that one of them hangs."""
+    asked = {}
+    monkeypatch.setattr('coc_core.mm.fault_tolerance.stopping.get_world_size', lambda: 2)
+    monkeypatch.setattr(torch.distributed, 'new_group', lambda **options: asked.update(options))
+    monkeypatch.setattr(StopHook, '_check_same_start', lambda self, runner: None)
+    hook = StopHook()
+    hook.before_train(SimpleNamespace(cfg=Config(config)))
+    hook.after_train(None)
+    assert asked == dict(backend='gloo', timeout=timedelta(seconds=seconds))
 
 
 def make_nan(runner):
