@@ -123,8 +123,12 @@ def find_start(cfg: Config, resume: str | None, *, overwrite: bool) -> TrainingS
     asked = resume or (cfg.get('load_from') or 'auto' if cfg.get('resume') else None)
     if asked and overwrite:
         raise UserError('--overwrite starts a training anew, and --resume goes on with it: name one of them.')
+    if asked == 'auto':
+        return find_state(cfg.work_dir)
     if asked:
-        return find_state(cfg.work_dir) if asked == 'auto' else read_state(Path(asked).expanduser())
+        state = read_state(Path(asked).expanduser())
+        _check_newest(cfg.work_dir, state.path)
+        return state
     there = earlier_files(cfg.work_dir)
     if there and not overwrite:
         raise UserError(
@@ -132,6 +136,23 @@ def find_start(cfg: Config, resume: str | None, *, overwrite: bool) -> TrainingS
             '--work-dir names another folder, --overwrite starts it anew.'
         )
     return None
+
+
+def _check_newest(work_dir: str, path: Path) -> None:
+    """Check that a work folder holds nothing that a later `--resume auto` would take for what comes after this state."""
+    there = earlier_files(work_dir)
+    if not there:
+        return
+    newest = there[-1]
+    if path.resolve().parent == Path(work_dir).resolve():
+        found = find_state(work_dir)
+        if found is None or found.path.resolve() == path.resolve():
+            return
+        newest = found.path
+    raise UserError(
+        f'{work_dir} holds {newest.name}, which does not come before {path}: --resume alone goes on from the newest '
+        'state there, --work-dir names another folder to go on in.'
+    )
 
 
 def earlier_files(work_dir: str) -> list[Path]:

@@ -155,6 +155,16 @@ def save_elsewhere(tmp_path_factory):
     return path
 
 
+def test_a_state_is_not_gone_on_from_beside_what_a_resume_would_take_for_newer(work, tmp_path_factory):
+    cfg = Config(dict(work_dir=str(work)))
+    assert find_start(cfg, str(work / 'rescue_25.pth'), overwrite=False).meta['iter'] == 25
+    with pytest.raises(UserError, match=r'holds rescue_25.pth, which does not come before .*epoch_2.pth: --resume '):
+        find_start(cfg, str(work / 'epoch_2.pth'), overwrite=False)
+    elsewhere = save_elsewhere(tmp_path_factory)
+    with pytest.raises(UserError, match=r'which does not come before .*--work-dir names another folder'):
+        find_start(cfg, str(elsewhere), overwrite=False)
+
+
 @pytest.mark.parametrize('name', ['TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'])
 def test_a_training_that_a_launcher_starts_again_goes_on(work, tmp_path_factory, monkeypatch, name):
     cfg = Config(dict(work_dir=str(work)))
