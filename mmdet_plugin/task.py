@@ -43,8 +43,9 @@ class DetectionTask(Task):
         """Have mmdet's hook draw every image."""
         visualization_hook(cfg).update(draw=True, show=window, wait_time=wait_time, test_out_dir=folder)
 
-    def inspect(self, name: str, dataset: Mapping[str, Any], *, files: bool) -> Inspection:
+    def inspect(self, inspection: Inspection, dataset: Mapping[str, Any], *, files: bool) -> None:
         """Check COCO annotation files; of other data sets the images alone."""
         if str(dataset.get('ann_file', '')).endswith('.json'):
-            return coco.inspect(name, self.scope, dataset)
-        return super().inspect(name, dataset, files=files)
+            coco.inspect(inspection, self.scope, dataset)
+        else:
+            super().inspect(inspection, dataset, files=files)

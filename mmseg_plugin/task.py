@@ -33,8 +33,9 @@ class SegmentationTask(Task):
         visualization_hook(cfg).interval = 1
         super().show_predictions(cfg, window=window, folder=folder, interval=interval, wait_time=wait_time)
 
-    def inspect(self, name: str, dataset: Mapping[str, Any], *, files: bool) -> Inspection:
+    def inspect(self, inspection: Inspection, dataset: Mapping[str, Any], *, files: bool) -> None:
         """Check images with their label maps; of other data sets the images alone."""
         if label_maps.has_maps(dataset):
-            return label_maps.inspect(name, self.scope, dataset)
-        return super().inspect(name, dataset, files=files)
+            label_maps.inspect(inspection, self.scope, dataset)
+        else:
+            super().inspect(inspection, dataset, files=files)

@@ -13,8 +13,8 @@ from mmengine.dataset import BaseDataset
 from numpy.typing import NDArray
 
 from coc_core.errors import UserError
-from coc_core.mm.data_checks.images import Problem
-from coc_core.mm.data_checks.inspection import Inspection
+from coc_core.mm.data_checks.inspection import Inspection, Sample
+from coc_core.mm.data_checks.problems import Problem
 from pointcloud.registry import DATASETS
 
 FILES = {
@@ -114,19 +114,18 @@ class ScanObjectNN(BaseDataset):
         return info
 
     @classmethod
-    def inspect(cls, name: str, arguments: Mapping[str, Any]) -> Inspection:
-        """Return the checks of the file that a config's data set names (see `coc_core.mm.data_checks`)."""
-        inspection = Inspection(name)
+    def inspect(cls, inspection: Inspection, arguments: Mapping[str, Any]) -> None:
+        """Add the checks of the file that a config's data set names (see `coc_core.mm.data_checks`)."""
         classes = (arguments.get('metainfo') or {}).get('classes') or cls.METAINFO['classes']
         try:
             path = file_of(*(arguments.get(key, default) for key, default in _FILE_DEFAULTS.items()))
         except ValueError as error:
-            inspection.problems.append(Problem(name, f'cannot be found: {str(error).rstrip(".")}'))
-            return inspection
+            inspection.problems.append(Problem(inspection.name, f'cannot be found: {str(error).rstrip(".")}'))
+            return
         content = read(path)
         if isinstance(content, Problem):
             inspection.problems.append(content)
-            return inspection
+            return
         points, labels = content
         inspection.problems.extend(content_problems(path, points, labels, len(classes)))
         taken = max((step.get('num_points', 0) for step in arguments.get('pipeline', ())), default=0)
@@ -135,10 +134,9 @@ class ScanObjectNN(BaseDataset):
             inspection.problems.append(Problem(str(path), what))
         if classes == cls.METAINFO['classes']:
             # Only tools/dataset_converters/check_data.py asks this: part of the data serves to try things out.
-            inspection.samples.append(partial(count_problems, path, len(points), arguments))
+            inspection.samples.append(partial(open_whole, path, len(points), arguments))
         present = len(np.unique(labels))
         inspection.summary = f'{len(points)} clouds of {points.shape[1]} points, {present} of {len(classes)} classes'
-        return inspection
 
 
 def file_of(data_root: str, part: str, variant: str, folder: str | None) -> Path:
@@ -197,13 +195,14 @@ def content_problems(path: Path, points: NDArray[Any], labels: NDArray[Any], cla
     return problems
 
 
-def count_problems(path: Path, found: int, arguments: Mapping[str, Any]) -> list[Problem]:
-    """Return whether a file of ScanObjectNN is the published one, by its number of clouds."""
+def open_whole(path: Path, found: int, arguments: Mapping[str, Any]) -> Sample:
+    """Tell whether a file of ScanObjectNN is the published one, by its number of clouds."""
     variant = arguments.get('variant', _FILE_DEFAULTS['variant'])
     expected = COUNTS.get(variant, {}).get(arguments['part'], found)
     if found == expected:
-        return []
-    return [Problem(str(path), f'has {found:,} clouds, but the published file of {variant} has {expected:,}')]
+        return Sample([])
+    what = f'has {found:,} clouds, but the published file of {variant} has {expected:,}'
+    return Sample([Problem(str(path), what)])
 
 
 def split(labels: NDArray[Any], keep: str, fraction: float = 0.1, seed: int = 0) -> NDArray[Any]:

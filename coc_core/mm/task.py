@@ -60,19 +60,19 @@ class Task:
         if folder:
             cfg.visualizer.save_dir = folder
 
-    def inspect(self, name: str, dataset: Mapping[str, Any], *, files: bool) -> Inspection:
-        """Return the checks of one data set of a config; its class may check itself by a class method ``inspect``.
+    def inspect(self, inspection: Inspection, dataset: Mapping[str, Any], *, files: bool) -> None:
+        """Add the checks of one data set of a config; its class may do so itself by a class method ``inspect``.
 
         Args:
-            name: What messages call it.
+            inspection: What they are added to.
             dataset: Its config.
             files: Whether the samples' files will be opened.
         """
         kind = dataset_class(self.scope, dataset)
         if hasattr(kind, 'inspect'):
-            own: Inspection = kind.inspect(name, dataset)
-            return own
-        return inspect_files(name, self.scope, dataset) if files else Inspection(name)
+            kind.inspect(inspection, dataset)
+        elif files:
+            inspect_files(inspection, self.scope, dataset)
 
     def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
         """Return what is exported of a model, and the names of its outputs: here the backbone with its maps."""

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import mmdet_plugin  # noqa: F401
 from coc_core.errors import UserError
+from coc_core.mm.data_checks.inspection import Inspection
 from coc_core.mm.task import task_of
 
 PIPELINE = [
@@ -65,12 +66,18 @@ def test_pictures_are_shown_or_written(cfg):
     assert hook.draw and not hook.show and hook.test_out_dir == '/pictures'
 
 
+def inspected(task, dataset, *, files):
+    inspection = Inspection('train data')
+    task.inspect(inspection, dataset, files=files)
+    return inspection
+
+
 def test_other_annotations_than_cocos_are_not_looked_into(cfg, tmp_path):
     dataset = dict(type='XMLDataset', data_root=str(tmp_path), ann_file='train.txt')
-    found = task_of(cfg).inspect('train data', dataset, files=False)
+    found = inspected(task_of(cfg), dataset, files=False)
     assert (found.problems, found.samples) == ([], [])
     dataset = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='train.json')
-    (problem,) = task_of(cfg).inspect('train data', dataset, files=False).problems
+    (problem,) = inspected(task_of(cfg), dataset, files=False).problems
     assert str(problem).endswith('train.json does not exist.')
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 import mmpretrain_plugin  # noqa: F401
 from coc_core.errors import UserError
+from coc_core.mm.data_checks.inspection import Inspection
 from coc_core.mm.task import task_of
 
 RESIZE = dict(type='Resize', scale=64)
@@ -52,6 +53,12 @@ def test_pictures_of_every_fifth_image(cfg):
     assert hook.enable and not hook.show and (hook.out_dir, hook.interval, hook.wait_time) == ('/pictures', 5, 2)
 
 
+def inspected(task, dataset, *, files):
+    inspection = Inspection('train data')
+    task.inspect(inspection, dataset, files=files)
+    return inspection
+
+
 def test_images_are_checked_without_annotations(cfg, tmp_path):
     for label in ('cat', 'dog'):
         (tmp_path / label).mkdir()
@@ -59,12 +66,12 @@ def test_images_are_checked_without_annotations(cfg, tmp_path):
     (tmp_path / 'dog' / 'b.jpg').write_bytes(b'not an image')
     dataset = dict(type='CustomDataset', data_root=str(tmp_path), pipeline=PIPELINE)
     task = task_of(cfg)
-    assert task.inspect('train data', dataset, files=False).samples == []
-    found = task.inspect('train data', dataset, files=True)
+    assert inspected(task, dataset, files=False).samples == []
+    found = inspected(task, dataset, files=True)
     assert found.problems == [] and found.summary == '3 samples'
-    problems = [str(problem) for sample in found.samples for problem in sample()]
+    problems = [str(problem) for sample in found.samples for problem in sample().problems]
     assert len(problems) == 1 and 'dog/b.jpg cannot be read as an image' in problems[0]
-    (problem,) = task.inspect('train data', dict(dataset, data_root=str(tmp_path / 'nowhere')), files=True).problems
+    (problem,) = inspected(task, dict(dataset, data_root=str(tmp_path / 'nowhere')), files=True).problems
     assert str(problem).startswith('train data cannot be read (')
 
 

@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 
 import mmseg_plugin  # noqa: F401
+from coc_core.mm.data_checks.inspection import Inspection
 from coc_core.mm.task import task_of
 
 
@@ -40,10 +41,16 @@ def test_augmented_copies_are_the_configs_own(cfg):
     assert task.tta_pipeline([dict(type='PackSegInputs')]) is None and task.tta_model is None
 
 
+def inspected(task, dataset, *, files):
+    inspection = Inspection('train data')
+    task.inspect(inspection, dataset, files=files)
+    return inspection
+
+
 def test_without_label_maps_nothing_is_paired(cfg, tmp_path):
     dataset = dict(type='BaseSegDataset', data_root=str(tmp_path), data_prefix=dict(img_path='images'))
-    found = task_of(cfg).inspect('test data', dataset, files=False)
+    found = inspected(task_of(cfg), dataset, files=False)
     assert (found.problems, found.samples) == ([], [])
     dataset['data_prefix']['seg_map_path'] = 'maps'
-    (problem,) = task_of(cfg).inspect('test data', dataset, files=False).problems
+    (problem,) = inspected(task_of(cfg), dataset, files=False).problems
     assert 'has no images' in str(problem)

@@ -171,7 +171,7 @@ def test_part_of_the_published_data_trains_but_is_told(tmp_path):
     write(tmp_path)
     check_data(config(tmp_path), ['train'])
     (inspection,) = inspections(config(tmp_path), ['train'], files=True)
-    (problem,) = (problem for sample in inspection.samples for problem in sample())
+    (problem,) = (problem for sample in inspection.samples for problem in sample().problems)
     assert str(problem).endswith('has 30 clouds, but the published file of PB_T50_RS has 11,416.')
 
 

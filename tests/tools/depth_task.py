@@ -97,9 +97,9 @@ class DepthTask(Task):
     def show_predictions(self, cfg, *, window, folder, interval, wait_time):
         visualization_hook(cfg).update(folder=folder)
 
-    def inspect(self, name, dataset, *, files):
+    def inspect(self, inspection, dataset, *, files):
         own = dict(img_suffix='.jpg', seg_map_suffix='.png', reduce_zero_label=True)
-        return label_maps.inspect(name, self.scope, dict(dataset, **own))
+        label_maps.inspect(inspection, self.scope, dict(dataset, **own))
 
 
 register(MODELS, DepthTask())

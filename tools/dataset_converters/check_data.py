@@ -28,8 +28,8 @@ from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
 from coc_core.mm.data_checks.checks import check_data, inspections
-from coc_core.mm.data_checks.images import Problem
 from coc_core.mm.data_checks.inspection import Inspection
+from coc_core.mm.data_checks.problems import Problem
 
 PHASES = ('train', 'val', 'test')
 
@@ -61,8 +61,8 @@ def check(args: argparse.Namespace) -> int:
         print(f'{inspection.name}: {inspection.summary or "no size known"}')
         problems = [*inspection.problems, *open_samples(inspection, args.workers)]
         for problem in problems:
-            print(f'  {"left out" if problem.skipped else "error"}: {problem}')
-        errors += sum(not problem.skipped for problem in problems)
+            print(f'  {problem.level}: {problem}')
+        errors += sum(problem.level == 'error' for problem in problems)
     if not found:
         print(f'{args.config} names no data that can be checked.')
     print(f'{errors} errors.' if errors else 'No errors.')
@@ -80,7 +80,7 @@ def open_samples(inspection: Inspection, workers: int) -> list[Problem]:
             console=console,
             disable=not console.is_terminal,
         )
-        return [problem for problems in results for problem in problems]
+        return list(inspection.opened(results))
 
 
 def main() -> int:

@@ -10,8 +10,9 @@ import torch
 from mmengine.dataset import Compose
 
 from coc_core.errors import UserError, during
-from coc_core.mm.data_checks.images import Problem, is_torn, read_pixels
+from coc_core.mm.data_checks.images import is_torn, read_pixels
 from coc_core.mm.data_checks.label_maps import LabelRule, label_difference, label_rule, size_difference
+from coc_core.mm.data_checks.problems import Problem
 
 _TOOL = 'tools/dataset_converters/check_data.py lists every such file'
 

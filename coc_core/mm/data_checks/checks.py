@@ -32,16 +32,17 @@ def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> 
                     raise UserError(_missing_data(phase, path))
             _check_class_count(cfg, phase, dataset)
     for inspection in inspections(cfg, phases, files=False) if contents else ():
-        errors = [problem for problem in inspection.problems if not problem.skipped]
+        errors = [problem for problem in inspection.problems if problem.level == 'error']
         if errors:
             more = f' There are {len(errors) - 1} more problems.' if len(errors) > 1 else ''
             raise UserError(
                 f'{errors[0]}{more} tools/dataset_converters/check_data.py with this config lists everything.'
             )
-        skipped = [problem for problem in inspection.problems if problem.skipped]
-        if skipped:
-            more = f' ({len(skipped) - 1} more of this kind)' if len(skipped) > 1 else ''
-            print(f'{inspection.name}: left out: {skipped[0]}{more}', file=sys.stderr, flush=True)
+        for level in ('left out', 'warning'):
+            told = [problem for problem in inspection.problems if problem.level == level]
+            if told:
+                more = f' ({len(told) - 1} more of this kind)' if len(told) > 1 else ''
+                print(f'{inspection.name}: {level}: {told[0]}{more}', file=sys.stderr, flush=True)
 
 
 def _check_class_count(cfg: Config, phase: str, dataset: Mapping[str, Any]) -> None:
@@ -104,7 +105,9 @@ def inspections(cfg: Config, phases: Sequence[str], *, files: bool) -> Iterator[
             if dataset not in seen and not is_remote(dataset) and not {'dataset', 'datasets'} & set(dataset):
                 seen.append(dataset)
                 name = f'{phase} data in {dataset.get("data_root") or dataset.get("ann_file") or "."}'
-                yield task.inspect(name, dataset, files=files)
+                inspection = Inspection(name, training=phase == 'train')
+                task.inspect(inspection, dataset, files=files)
+                yield inspection
 
 
 def datasets_of(cfg: Config, phase: str) -> Iterator[Mapping[str, Any]]:

@@ -9,34 +9,40 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from coc_core.mm.data_checks.images import Problem, absent_files, read_pixels
-from coc_core.mm.data_checks.inspection import Inspection, class_names, dataset_class, path_below, transforms_of
+from coc_core.mm.data_checks.images import absent_files, read_pixels
+from coc_core.mm.data_checks.inspection import (
+    Inspection,
+    Sample,
+    class_names,
+    dataset_class,
+    path_below,
+    transforms_of,
+)
+from coc_core.mm.data_checks.problems import Problem
 
 
-def inspect(name: str, scope: str, dataset: Mapping[str, Any]) -> Inspection:
-    """Return the checks of a data set with a COCO annotation file.
+def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> None:
+    """Add the checks of a data set with a COCO annotation file.
 
     Args:
-        name: What messages call it.
+        inspection: What they are added to.
         scope: Where its class is registered.
         dataset: Its config.
     """
-    inspection = Inspection(name)
     ann_file = path_below(dataset, dataset['ann_file'])
     folder = path_below(dataset, (dataset.get('data_prefix') or {}).get('img', ''))
     content = read(ann_file)
     if isinstance(content, Problem):
         inspection.problems.append(content)
-        return inspection
+        return
     masks = any(step.get('with_mask') for step in transforms_of(dataset.get('pipeline')))
     inspection.problems.extend(annotation_problems(content, ann_file, folder, _classes(scope, dataset), masks=masks))
     named = [image for image in content['images'] if 'file_name' in image and (folder / image['file_name']).is_file()]
-    inspection.samples.extend(partial(image_problems, image, folder) for image in named)
+    inspection.samples.extend(partial(open_image, image, folder) for image in named)
     inspection.summary = (
         f'{len(content["images"])} images, {len(content["annotations"])} annotations, '
         f'{len(content["categories"])} categories, {empty_images(content)} images without annotation'
     )
-    return inspection
 
 
 def _classes(scope: str, dataset: Mapping[str, Any]) -> list[str]:
@@ -120,7 +126,7 @@ def _category_problems(content: Mapping[str, Any], place: str, classes: Sequence
             place,
             f'has {count} annotations of {len(unlisted)} categories that metainfo does not list '
             f'({_shown(list(unlisted.values()))})',
-            skipped=True,
+            level='left out',
         )
 
 
@@ -141,7 +147,7 @@ def _object_problems(content: Mapping[str, Any], place: str, masks: bool) -> Ite
         elif masks and not entry.get('segmentation'):
             yield Problem(where, 'has no segmentation, but the pipeline loads masks')
         elif not _visible(box, images[entry['image_id']]) or entry['area'] <= 0:
-            yield Problem(where, f'has a box {box} of less than a pixel or outside its image', skipped=True)
+            yield Problem(where, f'has a box {box} of less than a pixel or outside its image', level='left out')
 
 
 def _visible(box: Sequence[float], image: Mapping[str, Any]) -> bool:
@@ -160,13 +166,14 @@ def empty_images(content: Mapping[str, Any]) -> int:
     return sum(image.get('id') not in seen for image in content['images'])
 
 
-def image_problems(image: Mapping[str, Any], folder: Path) -> list[Problem]:
+def open_image(image: Mapping[str, Any], folder: Path) -> Sample:
     """Decode one listed image and compare its size with the file's."""
     path = folder / image['file_name']
     pixels = read_pixels(path)
     if isinstance(pixels, Problem):
-        return [pixels]
+        return Sample([pixels])
     actual, listed = pixels.shape[:2], (image.get('height'), image.get('width'))
     if actual == listed:
-        return []
-    return [Problem(str(path), f'has {actual[1]}x{actual[0]} pixels, its annotations are for {listed[1]}x{listed[0]}')]
+        return Sample([])
+    what = f'has {actual[1]}x{actual[0]} pixels, its annotations are for {listed[1]}x{listed[0]}'
+    return Sample([Problem(str(path), what)])

@@ -1,9 +1,8 @@
-"""Problems of single image files, and the type in which all checks report."""
+"""Problems of single image files."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from coc_core.mm.data_checks.problems import Problem
+
 # Cameras append data of their own behind an image's end.
 _TAIL = 1 << 16
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a data set.
-
-    Attributes:
-        place: The file, and where it helps the entry in it.
-        what: What is wrong, as the rest of a sentence.
-        skipped: Training leaves such samples or objects out by the task's convention; else it is an error.
-    """
-
-    place: str
-    what: str
-    skipped: bool = False
-
-    def __str__(self) -> str:
-        """Return the problem as one sentence."""
-        return f'{self.place} {self.what}.'
 
 
 def read_pixels(path: Path) -> NDArray[Any] | Problem:

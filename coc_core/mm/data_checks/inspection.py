@@ -3,52 +3,87 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.registry import DATASETS
 
-from coc_core.mm.data_checks.images import Problem, read_pixels
+from coc_core.mm.data_checks.images import read_pixels
+from coc_core.mm.data_checks.problems import Problem
+
+
+class Sample(NamedTuple):
+    """What opening one sample told.
+
+    Attributes:
+        problems: What is wrong with it.
+        labels: The classes in it, where only opening it tells them.
+    """
+
+    problems: list[Problem]
+    labels: frozenset[int] = frozenset()
 
 
 @dataclass
 class Inspection:
-    """The checks of one data set.
+    """The checks of one data set; what knows the data set fills it in.
 
     Attributes:
         name: Phase and place, for messages.
+        training: Whether a model learns from it, not only is compared with it.
         problems: What is known without opening images.
-        samples: Calls that open one sample each and return its problems.
+        samples: Calls that open one sample each; they run in processes of their own.
+        classes: The class names in the order of their labels, as the data's own files give them.
+        unseen: Names of the classes that must be in the samples, by label, where only opening them tells.
         summary: The size of the data set in words.
     """
 
     name: str
+    training: bool = True
     problems: list[Problem] = field(default_factory=list)
-    samples: list[Callable[[], list[Problem]]] = field(default_factory=list)
+    samples: list[Callable[[], Sample]] = field(default_factory=list)
+    classes: list[str] | None = None
+    unseen: Mapping[int, str] = field(default_factory=dict)
     summary: str = ''
 
+    def missing_classes(self, place: str, names: Sequence[str]) -> Iterator[Problem]:
+        """Yield the problem of classes without any sample: nothing can be learned of them, or measured."""
+        if names:
+            shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+            what = 'cannot be learned' if self.training else 'is not measured'
+            yield Problem(
+                place, f'has no sample of {len(names)} of the classes ({shown}): what has none {what}',
+                'error' if self.training else 'warning',
+            )  # fmt: skip
 
-def inspect_files(name: str, scope: str, dataset: Mapping[str, Any]) -> Inspection:
-    """Return the checks of the images alone, of a data set whose annotations nobody here knows."""
-    inspection = Inspection(name)
+    def opened(self, samples: Iterable[Sample]) -> Iterator[Problem]:
+        """Yield the problems of opened samples, and at last those of all of them together."""
+        seen: set[int] = set()
+        for sample in samples:
+            yield from sample.problems
+            seen |= sample.labels
+        yield from self.missing_classes(self.name, [name for label, name in self.unseen.items() if label not in seen])
+
+
+def inspect_files(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> None:
+    """Add the checks of the images alone, of a data set whose annotations nobody here knows."""
     try:
         with DATASETS.switch_scope_and_registry(scope) as registry:
             built = registry.build(dict(dataset, pipeline=[], lazy_init=False))
         paths = [built.get_data_info(i).get('img_path') for i in range(len(built))]
     except Exception as error:
-        inspection.problems.append(Problem(name, f'cannot be read ({type(error).__name__}: {error})'))
-        return inspection
-    inspection.samples.extend(partial(_file_problems, Path(path)) for path in paths if path)
+        inspection.problems.append(Problem(inspection.name, f'cannot be read ({type(error).__name__}: {error})'))
+        return
+    inspection.samples.extend(partial(_open_file, Path(path)) for path in paths if path)
     inspection.summary = f'{len(built)} samples'
-    return inspection
 
 
-def _file_problems(path: Path) -> list[Problem]:
+def _open_file(path: Path) -> Sample:
     pixels = read_pixels(path)
-    return [pixels] if isinstance(pixels, Problem) else []
+    return Sample([pixels] if isinstance(pixels, Problem) else [])
 
 
 def transforms_of(pipeline: Any) -> Iterator[Mapping[str, Any]]:

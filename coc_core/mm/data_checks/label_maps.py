@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coc_core.mm.data_checks.images import Problem, read_pixels
-from coc_core.mm.data_checks.inspection import Inspection, class_names, dataset_class, path_below
+from coc_core.mm.data_checks.images import read_pixels
+from coc_core.mm.data_checks.inspection import Inspection, Sample, class_names, dataset_class, path_below
+from coc_core.mm.data_checks.problems import Problem
 
 
 @dataclass(frozen=True)
@@ -77,26 +78,24 @@ def pairing_problems(folders: Folders, found: list[tuple[Path, Path]]) -> Iterat
     paired = {label_map for _, label_map in found}
     unused = [path for path in folders.maps.rglob(f'*{folders.map_suffix}') if path not in paired]
     if unused:
-        yield Problem(str(unused[0]), f'and {len(unused) - 1} more label maps have no image', skipped=True)
+        yield Problem(str(unused[0]), f'and {len(unused) - 1} more label maps have no image', level='left out')
 
 
-def map_problems(image: Path, label_map: Path, rule: LabelRule) -> list[Problem]:
+def open_pair(image: Path, label_map: Path, rule: LabelRule) -> Sample:
     """Decode one image with its label map and compare them."""
     pixels, labels = read_pixels(image), read_pixels(label_map)
     problems = [item for item in (pixels, labels) if isinstance(item, Problem)]
     if isinstance(labels, Problem):
-        return problems
+        return Sample(problems)
     if labels.ndim != 2:
-        problems.append(
-            Problem(str(label_map), f'has {labels.shape[2]} channels: a label map has one, of class numbers')
-        )
-        return problems
+        what = f'has {labels.shape[2]} channels: a label map has one, of class numbers'
+        return Sample([*problems, Problem(str(label_map), what)])
     if not isinstance(pixels, Problem) and pixels.shape[:2] != labels.shape:
         problems.append(Problem(str(label_map), size_difference(labels.shape, pixels.shape[:2])))
     wrong = rule.wrong_labels(labels)
     if wrong:
         problems.append(Problem(str(label_map), label_difference(wrong, rule)))
-    return problems
+    return Sample(problems)
 
 
 def size_difference(map_size: tuple[int, ...], image_size: tuple[int, ...]) -> str:
@@ -116,15 +115,14 @@ def has_maps(dataset: Mapping[str, Any]) -> bool:
     return isinstance(prefix, Mapping) and bool(prefix.get('seg_map_path'))
 
 
-def inspect(name: str, scope: str, dataset: Mapping[str, Any]) -> Inspection:
-    """Return the checks of a data set of images with label maps.
+def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> None:
+    """Add the checks of a data set of images with label maps.
 
     Args:
-        name: What messages call it.
+        inspection: What they are added to.
         scope: Where its class is registered.
         dataset: Its config.
     """
-    inspection = Inspection(name)
     kind = dataset_class(scope, dataset)
     arguments = _defaults(kind) | dict(dataset)
     prefix = dataset['data_prefix']
@@ -146,9 +144,8 @@ def inspect(name: str, scope: str, dataset: Mapping[str, Any]) -> Inspection:
     rule = label_rule(kind, arguments)
     if rule is not None:
         complete = [(image, label_map) for image, label_map in found if image.is_file() and label_map.is_file()]
-        inspection.samples.extend(partial(map_problems, *pair, rule) for pair in complete)
+        inspection.samples.extend(partial(open_pair, *pair, rule) for pair in complete)
     inspection.summary = f'{len(found)} images, {rule.num_labels if rule else "no"} classes'
-    return inspection
 
 
 def label_rule(kind: Any, arguments: Mapping[str, Any]) -> LabelRule | None:

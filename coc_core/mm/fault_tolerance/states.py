@@ -139,7 +139,7 @@ def find_start(cfg: Config, resume: str | None, *, overwrite: bool) -> TrainingS
 
 
 def _check_newest(work_dir: str, path: Path) -> None:
-    """Check that a work folder holds nothing that a later `--resume auto` would take for what comes after this state."""
+    """Check that a later `--resume auto` would not take another state of the work folder for a newer one."""
     there = earlier_files(work_dir)
     if not there:
         return

@@ -20,8 +20,8 @@ class Pictures(BaseDataset):
 
 class Knowing(Pictures):
     @classmethod
-    def inspect(cls, name, dataset):
-        return Inspection(name, summary='all that there is to know')
+    def inspect(cls, inspection, dataset):
+        inspection.summary = 'all that there is to know'
 
 
 @pytest.fixture
@@ -90,21 +90,27 @@ def test_a_config_that_draws_nothing_is_told(hooks):
         visualization_hook(config(**hooks))
 
 
+def inspected(task, dataset, *, files):
+    inspection = Inspection('train data')
+    task.inspect(inspection, dataset, files=files)
+    return inspection
+
+
 @pytest.mark.usefixtures('datasets')
 def test_a_data_set_that_can_inspect_itself_has_the_word():
-    found = Task().inspect('train data', dict(type='Knowing'), files=False)
+    found = inspected(Task(), dict(type='Knowing'), files=False)
     assert (found.name, found.summary) == ('train data', 'all that there is to know')
 
 
 @pytest.mark.usefixtures('datasets')
 def test_of_any_other_data_set_the_images_are_opened_if_asked_for():
     dataset = dict(type='Pictures', pipeline=[dict(type='NotLookedAt')])
-    assert Task().inspect('train data', dataset, files=False) == Inspection('train data')
-    found = Task().inspect('train data', dataset, files=True)
+    assert inspected(Task(), dataset, files=False) == Inspection('train data')
+    found = inspected(Task(), dataset, files=True)
     assert found.summary == '2 samples'
     # A sample without a file has nothing to open.
     (open_file,) = found.samples
-    assert [str(problem) for problem in open_file()] == ['gone.jpg does not exist.']
+    assert [str(problem) for problem in open_file().problems] == ['gone.jpg does not exist.']
 
 
 def test_the_backbone_is_exported_with_its_maps():
