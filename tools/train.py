@@ -18,9 +18,11 @@ from mmengine.dist import is_main_process
 
 from coc_core.mm.cli import running, training
 from coc_core.mm.cli.options import add_common_arguments
+from coc_core.mm.cli.rehearsal import check_smallest_batch
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
 from coc_core.mm.fault_tolerance.faults import explained
+from coc_core.mm.fault_tolerance.schedules import FollowConfigHook, build_schedules
 from coc_core.mm.fault_tolerance.states import remove_earlier
 from coc_core.mm.fault_tolerance.stopping import StopHook
 from coc_core.mm.hooks.checkpoint import LoadCheckpointHook
@@ -66,10 +68,14 @@ def train(args: argparse.Namespace) -> None:
     if not any(isinstance(hook, StopHook) for hook in runner.hooks):
         runner.register_hook(StopHook())
     running.build_loops(runner, ['train', 'val'])
+    build_schedules(runner)
+    check_smallest_batch(runner)
     loaded = training.starting_point(runner, args.resume, state)
     if loaded is not None:
         path, strict = loaded
         runner.register_hook(LoadCheckpointHook(path, strict=strict))
+    if state is not None:
+        runner.register_hook(FollowConfigHook())
     # A launcher that starts a training again repeats its options, and what is there then is this training's.
     if args.overwrite and state is None and is_main_process():
         remove_earlier(runner.work_dir)

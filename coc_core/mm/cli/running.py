@@ -13,14 +13,17 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_world_size
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from coc_core.errors import UserError
+from coc_core.mm.data_checks.batches import check_batches
 from coc_core.mm.data_checks.checked_pipeline import check_samples
 from coc_core.mm.data_checks.checks import check_data
 from coc_core.mm.fault_tolerance.file_backend import keep_logging
-from coc_core.mm.fault_tolerance.stopping import peer_timeout
+from coc_core.mm.fault_tolerance.stopping import peer_timeout, shield_workers
 from coc_core.mm.mistakes import building
 from coc_core.mm.models import replace_sync_batch_norm
 from coc_core.mm.safe_loading import install_safe_loader
@@ -148,7 +151,7 @@ def build_loops(runner: Runner, phases: Sequence[str]) -> None:
     """Build the data sets and loops of these phases before anything runs, and have their samples checked.
 
     Raises:
-        UserError: A name in the config is unknown, or a data set has nothing in it.
+        UserError: A name in the config is unknown, a data set has nothing in it, or makes no batch.
     """
     for phase in phases:
         loop = getattr(runner, f'_{phase}_loop')
@@ -162,4 +165,7 @@ def build_loops(runner: Runner, phases: Sequence[str]) -> None:
             raise UserError(
                 f'The {phase} data has no samples that can be used: tools/dataset_converters/check_data.py says why.'
             )
+        if phase != 'train' or not isinstance(loop.dataloader.batch_sampler.sampler, InfiniteSampler):
+            check_batches(phase, len(dataset), runner.cfg[f'{phase}_dataloader'], get_world_size())
         check_samples(dataset)
+        shield_workers(loop.dataloader)

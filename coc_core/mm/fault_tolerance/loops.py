@@ -9,6 +9,8 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
+from coc_core.errors import during
+from coc_core.mm.fault_tolerance.faults import explained
 from coc_core.mm.fault_tolerance.saving import checkpoint_hook
 from coc_core.mm.fault_tolerance.seeding import place_samples, seed_step
 
@@ -28,8 +30,12 @@ class _Resumable:
 
     def run_iter(self, *batch: Any) -> None:
         """Train one step."""
-        seed_step(self.runner.seed, self._iter)  # type: ignore[attr-defined]
-        super().run_iter(*batch)  # type: ignore[misc]
+        step: int = self._iter  # type: ignore[attr-defined]
+        seed_step(self.runner.seed, step)
+        # What is raised here costs a newcomer an hour, and it is nearly always this.
+        cause = ' (most often classes, channels or sizes of the model are not those of the data)' if step == 0 else ''
+        with during(f'training step {step + 1}{cause}'), explained():
+            super().run_iter(*batch)  # type: ignore[misc]
 
     def _validate_if_due(self) -> None:
         """Validate this state once: a validation that a kill cut short is done when training goes on."""
@@ -44,7 +50,8 @@ class _Resumable:
         if hook is not None:
             # A kill, or a signal to stop, while validating must not cost what was trained.
             hook.save_state(self.runner, loop._iter)
-        self.runner.val_loop.run()
+        with during('evaluating (most often the evaluator or the classes are not those of the data)'), explained():
+            self.runner.val_loop.run()
 
     @abstractmethod
     def _progress(self) -> tuple[int, int]:

@@ -6,8 +6,11 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from coc_core.errors import UserError
 from coc_core.mm.fault_tolerance.saving import checkpoint_hook
@@ -158,6 +162,28 @@ class StopHook(Hook):  # type: ignore[misc]
             self._vote = None
         sys.stdout.flush()
         raise Interrupted(EXIT_CODES[signal.Signals(number)])
+
+
+def shield_workers(loader: DataLoader[Any]) -> None:
+    """Have a loader's workers end on SIGTERM from their own process alone.
+
+    A queue sends it to all processes of a job; a dead worker would end the training in the middle of its step.
+    """
+    loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+
+
+def _start_worker(start: Callable[[int], None] | None, number: int) -> None:
+    if start is not None:
+        start(number)
+    # No handler tells who sent a signal; a thread that waits for it does.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def peer_timeout(cfg: Config) -> timedelta:

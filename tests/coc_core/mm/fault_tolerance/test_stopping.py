@@ -1,7 +1,9 @@
 """How a training ends before its end: signals, and losses that are no numbers."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -30,6 +32,23 @@ def test_a_signal_inside_an_epoch_saves_and_says_so(project, number, capfd):
     assert read(project.folder / work / 'rescue_7.pth')['meta']['iter'] == 7
     # The process of a test goes on; a tool's ends.
     signal.signal(number, before)
+
+
+def test_a_queue_that_signals_data_workers_too_stops_in_order(project, capfd):
+    def signal_all(runner):
+        pids = [os.getpid(), *(worker.pid for worker in multiprocessing.active_children())]
+        subprocess.run(['kill', '-TERM', *map(str, pids)], check=True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    options = ['--cfg-options', 'train_dataloader.num_workers=2']
+    code = project.train(project.config('base'), 'queue', *options, actions={6: signal_all, 'val 5': signal_all})
+    assert code == 143
+    # In the validation after the first epoch.
+    assert project.train(project.config('base'), 'queue', '--resume', *options, actions={6: signal_all}) == 143
+    out, err = capfd.readouterr()
+    assert 'stopped the training after 5 steps' in out and 'stopped the training after 7 steps' in out
+    assert 'Traceback' not in out + err and 'worker' not in err
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_a_second_signal_ends_at_once(monkeypatch):

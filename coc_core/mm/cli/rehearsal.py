@@ -1,0 +1,65 @@
+"""What of a training is tried before it begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_world_size
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from coc_core.errors import UserError
+from coc_core.mm.data_checks.batches import smallest_batch
+from coc_core.mm.fault_tolerance.seeding import SeededDataset
+
+
+def check_smallest_batch(runner: Runner) -> None:
+    """Run the model on one sample where a batch of training has no more and the model has batch normalization.
+
+    It averages over the batch and the map, and of one value there is no variance. Whether a layer sees but one, such as
+    that of UPerNet's smallest pooling or of a point-cloud head, only the model's own forward tells. The statistics stay
+    what they are, and random numbers are seeded anew by the first step.
+
+    Raises:
+        UserError: A layer sees one value per channel.
+    """
+    loader, config = runner.train_dataloader, runner.cfg.train_dataloader
+    endless = isinstance(loader.batch_sampler.sampler, InfiniteSampler)
+    size = config.batch_size if endless else smallest_batch(len(loader.dataset), config, get_world_size())
+    model: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if size != 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return
+    try:
+        _run_on_one_sample(runner, model)
+    except ValueError as error:
+        if 'more than 1 value per channel' not in str(error):
+            raise
+        rest = 'is' if config.batch_size == 1 else 'leaves a last batch of'
+        remedy = 'at least 2' if config.batch_size == 1 else 'another number, or train_dataloader.drop_last=True'
+        raise UserError(
+            f'train_dataloader.batch_size={config.batch_size} {rest} one sample, and a batch normalization of the '
+            f'model sees one value per channel then, which has no variance ({error}): set '
+            f'train_dataloader.batch_size to {remedy}.'
+        ) from error
+
+
+def _run_on_one_sample(runner: Runner, model: Any) -> None:
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    was_training = model.training
+    model.train()
+    loader = runner.train_dataloader
+    # The loops that can resume ask by index, epoch and place.
+    first = (0, 0, 0) if isinstance(loader.dataset, SeededDataset) else 0
+    batch = loader.collate_fn([loader.dataset[first]])
+    try:
+        with torch.no_grad():
+            model._run_forward(model.data_preprocessor(batch, True), mode='loss')
+    finally:
+        model.train(was_training)
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
