@@ -19,7 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from coc_core.errors import UserError
-from coc_core.mm.data_checks.batches import check_batches
+from coc_core.mm.data_checks.batches import check_batches, is_of_empty_data, nothing_usable
 from coc_core.mm.data_checks.checked_pipeline import check_samples
 from coc_core.mm.data_checks.checks import check_data
 from coc_core.mm.fault_tolerance.file_backend import keep_logging
@@ -158,13 +158,16 @@ def build_loops(runner: Runner, phases: Sequence[str]) -> None:
         if loop is None:
             continue
         with building(f'the {phase} data and its evaluation'):
-            loop = getattr(runner, f'build_{phase}_loop')(loop)
+            try:
+                loop = getattr(runner, f'build_{phase}_loop')(loop)
+            except ValueError as error:
+                if is_of_empty_data(error):
+                    raise UserError(nothing_usable(phase)) from error
+                raise
         setattr(runner, f'_{phase}_loop', loop)
         dataset = loop.dataloader.dataset
         if len(dataset) == 0:
-            raise UserError(
-                f'The {phase} data has no samples that can be used: tools/dataset_converters/check_data.py says why.'
-            )
+            raise UserError(nothing_usable(phase))
         if phase != 'train' or not isinstance(loop.dataloader.batch_sampler.sampler, InfiniteSampler):
             check_batches(phase, len(dataset), runner.cfg[f'{phase}_dataloader'], get_world_size())
         check_samples(dataset)

@@ -1,5 +1,6 @@
 """What is found before training in the data that a config names, and what check_data.py lists."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,10 @@ def test_the_tool_lists_every_problem(coco, tmp_path, content):
     done = subprocess.run([*map(str, tool), '--phase', 'train'], capture_output=True, text=True)
     assert done.returncode == 1 and '2 errors.' in done.stdout
     assert 'annotation 1 belongs to the image 9' in done.stdout and '2.jpg cannot be read' in done.stdout
+    listed = subprocess.run([*map(str, tool), '--phase', 'train', '--json'], capture_output=True, text=True)
+    found = json.loads(listed.stdout)
+    assert listed.returncode == 1 and found['errors'] == 2
+    (data,) = found['data']
+    assert data['summary'].startswith('2 images, 3 annotations')
+    assert [problem['level'] for problem in data['problems']] == ['error', 'error']
+    assert all(f'  error: {problem["text"]}' in done.stdout for problem in data['problems'])

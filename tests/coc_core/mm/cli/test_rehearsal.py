@@ -1,0 +1,86 @@
+"""What of a training is tried before it begins."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.model import BaseModel
+from torch import nn
+from torch.utils.data import DataLoader
+
+from coc_core.errors import UserError
+from coc_core.mm.cli.rehearsal import check_smallest_batch
+from coc_core.mm.fault_tolerance.seeding import place_samples
+
+
+class Model(BaseModel):
+    """Normalizes what is left of a map after pooling to `cells` values a channel."""
+
+    def __init__(self, cells=1, norm=nn.BatchNorm1d):
+        super().__init__()
+        self.cells = cells
+        self.norm = norm(3)
+        self.seen = 0
+
+    def forward(self, inputs, mode):
+        assert mode == 'loss' and self.training
+        self.seen += 1
+        maps = torch.stack(inputs).unflatten(1, (3, 4))[..., : self.cells]
+        return dict(loss=self.norm(maps).sum())
+
+
+def runner(model, samples, batch_size, **more):
+    dataset = [dict(inputs=torch.arange(12.0) + i) for i in range(samples)]
+    loader = DataLoader(
+        dataset, batch_size=batch_size, sampler=DefaultSampler(dataset), collate_fn=pseudo_collate, **more
+    )
+    cfg = Config(dict(train_dataloader=dict(batch_size=batch_size, **more)))
+    return SimpleNamespace(model=model, cfg=cfg, train_dataloader=place_samples(loader, 0, endless=False))
+
+
+@pytest.mark.parametrize(
+    ('samples', 'batch_size', 'sentence'),
+    [
+        (9, 4, r'batch_size=4 leaves a last batch of one sample.*to another number, or .*drop_last=True'),
+        (8, 1, r'batch_size=1 is one sample.*to at least 2'),
+        (1, 4, r'leaves a last batch of one sample'),
+    ],
+)
+def test_a_batch_of_one_value_a_channel_is_told(samples, batch_size, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check_smallest_batch(runner(Model(), samples, batch_size))
+
+
+@pytest.mark.parametrize(
+    ('model', 'samples', 'batch_size', 'more'),
+    [
+        (Model(cells=2), 9, 4, {}),
+        (Model(), 8, 4, {}),
+        (Model(), 10, 4, {}),
+        (Model(), 9, 4, dict(drop_last=True)),
+        (Model(norm=nn.InstanceNorm1d, cells=2), 8, 1, {}),
+        (Model(norm=lambda channels: nn.GroupNorm(1, channels)), 8, 1, {}),
+    ],
+)
+def test_a_batch_that_has_a_variance_passes(model, samples, batch_size, more):
+    check_smallest_batch(runner(model, samples, batch_size, **more))
+
+
+def test_trying_it_changes_nothing():
+    model = Model(cells=2).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_smallest_batch(runner(model, 8, 1))
+    assert model.seen == 1 and not model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_any_other_error_is_the_models():
+    class Broken(Model):
+        def forward(self, inputs, mode):
+            raise ValueError('mine')
+
+    with pytest.raises(ValueError, match='mine') as caught:
+        check_smallest_batch(runner(Broken(), 8, 1))
+    assert not isinstance(caught.value, UserError)
