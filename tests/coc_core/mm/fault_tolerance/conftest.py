@@ -1,15 +1,10 @@
 """Trainings in this process: see survival.py."""
 
-import importlib.util
 import os
 import signal
-from pathlib import Path
 
 import pytest
-
-_spec = importlib.util.spec_from_file_location('survival', Path(__file__).with_name('survival.py'))
-survival = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(survival)
+import survival
 
 
 @pytest.fixture(scope='session')
