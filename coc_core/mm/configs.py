@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.config.config import DELETE_KEY
 from mmengine.config.utils import ConfigParsingError
 
 from coc_core.errors import UserError, did_you_mean, during
 from coc_core.mm.mistakes import raised_by_packages
-from coc_core.mm.option_keys import check_option_keys
+from coc_core.mm.option_keys import check_option_keys, check_value_keys
+from coc_core.mm.option_values import read_option
 from coc_core.mm.requirements import check_openmmlab
 from coc_core.mm.task import task_of
 
@@ -36,9 +39,13 @@ class FormattedOnceConfig(Config):  # type: ignore[misc]
 def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config, merge ``--cfg-options`` into it and check that its task's packages are usable.
 
+    Args:
+        path: The config file.
+        options: Values by dotted keys: an `OptionText`, which `read_option` reads, or what shall stand there.
+
     Raises:
         UserError: There is no such file, it is no Python, it inherits from or imports what is not there, an option's
-            key is unknown, or a package of its task is missing or unusable.
+            key is unknown or its value does not fit, or a package of its task is missing or unusable.
     """
     file = Path(path)
     if not file.is_file():
@@ -60,8 +67,45 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     task_of(cfg)
     if options:
         check_option_keys(cfg, options)
-        cfg.merge_from_dict(dict(options))
+        for key, given in options.items():
+            first, *rest = key.split('.')
+            cfg[first] = _changed(cfg.get(first), rest, partial(_new_entry, cfg, key, given))
     return cfg
+
+
+def _changed(node: Any, names: Sequence[str], change: Callable[[Any], Any]) -> Any:
+    """Change the entry that the names lead to from a part of a config, and return the part.
+
+    mmengine's `merge_from_dict` reaches no item of a tuple and of a list only dicts, and puts a dict on dicts alone.
+    """
+    if not names:
+        return change(node)
+    name, *rest = names
+    if isinstance(node, (list, tuple)):
+        items = list(node)
+        items[int(name)] = _changed(items[int(name)], rest, change)
+        return type(node)(items)
+    node = ConfigDict() if node is None else node
+    node[name] = _changed(node.get(name), rest, change)
+    return node
+
+
+def _new_entry(cfg: Config, key: str, given: Any, entry: Any) -> Any:
+    value = read_option(key, given, entry)
+    check_value_keys(cfg, key, value, entry)
+    return _merged(value, entry)
+
+
+def _merged(value: Any, entry: Any) -> Any:
+    """Return a value merged with the dict that it replaces, as configs inherit, `_delete_` included."""
+    if not isinstance(value, Mapping):
+        return value
+    inherits = isinstance(entry, Mapping) and not value.get(DELETE_KEY)
+    merged = entry if inherits else ConfigDict()
+    for name, item in value.items():
+        if name != DELETE_KEY:
+            merged[name] = _merged(item, merged.get(name))
+    return merged
 
 
 def _mistake(file: Path, error: Exception) -> UserError | None:

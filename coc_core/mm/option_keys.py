@@ -8,6 +8,7 @@ from typing import Any
 
 import mmengine.registry
 from mmengine.config import Config
+from mmengine.config.config import DELETE_KEY
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import Registry
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
@@ -64,10 +65,28 @@ def check_option_keys(cfg: Config, options: Mapping[str, Any]) -> None:
     A new key passes where the constructor behind the parent's `type` takes it, and where mmengine itself knows it.
 
     Raises:
-        UserError: A key leads nowhere; the message has the nearest names.
+        UserError: A key leads nowhere, where the message has the nearest names; or one changes an entry of another.
     """
     for dotted in options:
         _check_key(cfg, dotted)
+        inner = next((other for other in options if other.startswith(f'{dotted}.')), None)
+        if inner is not None:
+            raise UserError(f'--cfg-options {dotted} and {inner}: the second is in the first, give only one of them.')
+
+
+def check_value_keys(cfg: Config, dotted: str, value: Any, entry: Any) -> None:
+    """Refuse keys in a dict that is given for a dict, as `check_option_keys` does; other values pass.
+
+    Raises:
+        UserError: A key of the dict would change nothing.
+    """
+    if not isinstance(value, Mapping) or not isinstance(entry, Mapping) or value.get(DELETE_KEY):
+        return
+    for name, item in value.items():
+        if name in entry:
+            check_value_keys(cfg, f'{dotted}.{name}', item, entry[name])
+        else:
+            _check_new(f'{dotted}.{name}', dotted, entry, name, _accepted(cfg, dotted, {**entry, **value}))
 
 
 def _check_key(cfg: Config, dotted: str) -> None:
@@ -80,17 +99,18 @@ def _check_key(cfg: Config, dotted: str) -> None:
             node = node[int(part)]
         elif isinstance(node, Mapping):
             if part not in node:
-                known = _accepted(cfg, parent, node)
-                if known is not None and part not in known:
-                    raise UserError(
-                        f'--cfg-options {dotted}: {parent or "the config"} has no key {part!r}.'
-                        f'{did_you_mean(part, sorted({*node, *known}))}'
-                    )
+                _check_new(dotted, parent, node, part, _accepted(cfg, parent, node))
                 return
             node = node[part]
         else:
             raise UserError(f'--cfg-options {dotted}: {parent} is {node!r} and has no key {part!r}.')
         parent = f'{parent}.{part}' if parent else part
+
+
+def _check_new(dotted: str, parent: str, node: Mapping[str, Any], name: Any, accepted: frozenset[str] | None) -> None:
+    if accepted is not None and name not in accepted:
+        near = did_you_mean(str(name), sorted(map(str, {*node, *accepted})))
+        raise UserError(f'--cfg-options {dotted}: {parent or "the config"} has no key {name!r}.{near}')
 
 
 def _accepted(cfg: Config, parent: str, node: Mapping[str, Any]) -> frozenset[str] | None:

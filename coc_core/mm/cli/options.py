@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mmengine.config import DictAction
+from coc_core.mm.option_values import OptionText
 
 
-class _OptionAction(DictAction):  # type: ignore[misc, unused-ignore]
-    """mmengine's key=value pairs; a word without `=` is a usage error and not a stack trace."""
+class _OptionAction(argparse.Action):
+    """Collects key=value pairs, each split at its first `=`, with the values as `OptionText`.
+
+    Of a key that is given twice the last value counts: scripts append the options of their caller to their own.
+    """
 
     def __call__(
         self,
@@ -18,10 +21,13 @@ class _OptionAction(DictAction):  # type: ignore[misc, unused-ignore]
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        words = [word for word in values if '=' not in word]
-        if words:
-            raise argparse.ArgumentError(self, f'{words[0]!r} is not of the form key=value')
-        super().__call__(parser, namespace, values, option_string)
+        options = dict(getattr(namespace, self.dest))
+        for word in values:
+            key, sign, text = word.partition('=')
+            if not sign:
+                raise argparse.ArgumentError(self, f'{word!r} is not of the form key=value')
+            options[key] = OptionText(text)
+        setattr(namespace, self.dest, options)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +38,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         action=_OptionAction,
         default={},
         metavar='KEY=VALUE',
-        help='change entries of the config, e.g. train_cfg.max_epochs=10 model.backbone.arch=coc_small',
+        help='change entries of the config, e.g. train_cfg.max_epochs=10 model.backbone.arch=coc_small; a value is '
+        'read as Python reads it, a bare word is a string, and a,b is a list where no string stands',
     )
     add_debug_option(parser)
 

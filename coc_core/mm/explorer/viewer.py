@@ -22,6 +22,7 @@ from coc_core.errors import UserError, during
 from coc_core.mm.configs import load_config
 from coc_core.mm.mistakes import building
 from coc_core.mm.models import build_model, network_input
+from coc_core.mm.option_values import read_option
 from coc_core.model import ContextCluster
 from coc_core.variants import get_config
 from coc_core.visualization.painting import resize
@@ -103,15 +104,24 @@ class ClusterViewer:
     def from_name(cls, name: str, checkpoint: str, overrides: Mapping[str, Any] | None = None) -> ClusterViewer:
         """Build the classifier of a variant, with as many classes as the checkpoint has, and load that.
 
+        Args:
+            name: The variant.
+            checkpoint: The checkpoint file.
+            overrides: Fields of `CoCConfig`, as `load_config` takes options.
+
         Raises:
-            UserError: There is no such variant, or a field in ``overrides`` is none of `CoCConfig`.
+            UserError: There is no such variant, or a field in ``overrides`` is none of `CoCConfig` or does not fit it.
             CheckpointError: The checkpoint cannot be read, or is another model's.
         """
         check_file(Path(checkpoint).expanduser())
         content = checkpoints.read(checkpoint)
         source = recognize(content, checkpoint)
         try:
-            config = get_config(name).override(**(overrides or {}))
+            config = get_config(name)
+            fields = {
+                key: read_option(key, given, getattr(config, key, None)) for key, given in (overrides or {}).items()
+            }
+            config = config.override(**fields)
         except UserError as error:
             raise UserError(f'--model {name}: {error}') from error
         count = 0

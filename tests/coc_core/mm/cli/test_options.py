@@ -5,6 +5,7 @@ import argparse
 import pytest
 
 from coc_core.mm.cli.options import add_common_arguments
+from coc_core.mm.option_values import OptionText
 
 
 @pytest.fixture
@@ -14,10 +15,10 @@ def parser():
     return parser
 
 
-def test_options_have_the_types_that_mmengine_gives_them(parser):
-    options = ['a.b=1', 'c=1e-3', 'd=[1,2]', 'e=None', 'f=true', 'g=x=y']
-    assert parser.parse_args(['--cfg-options', *options]).cfg_options == {
-        'a.b': 1, 'c': 1e-3, 'd': [1, 2], 'e': None, 'f': True, 'g': 'x=y',
+def test_options_are_split_at_the_first_sign_and_their_texts_kept(parser):
+    options = ['a.b=1', 'c=my data,x', 'd=x=y', 'e=', 'a.b=2']
+    assert parser.parse_args(['--cfg-options', *options, '--cfg-options', 'c=z']).cfg_options == {
+        'a.b': OptionText('2'), 'c': OptionText('z'), 'd': OptionText('x=y'), 'e': OptionText(''),
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from coc_core import VARIANTS, ContextCluster, create_model
 from coc_core.errors import UserError
 from coc_core.mm.explorer.viewer import ClusterViewer
+from coc_core.mm.option_values import OptionText
 
 CONFIGS = Path(__file__).parents[4] / 'configs'
 PICTURE = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
@@ -43,7 +44,7 @@ def test_a_variant_by_name_has_the_classes_of_its_checkpoint(tmp_path):
     model = create_model('coc_tiny', num_classes=1000)
     model.head.bias.data[284] = 50.0
     torch.save(model.state_dict(), tmp_path / 'model.pth')
-    viewer = ClusterViewer.from_name('coc_tiny', str(tmp_path / 'model.pth'), {'center_grid': 3})
+    viewer = ClusterViewer.from_name('coc_tiny', str(tmp_path / 'model.pth'), {'center_grid': OptionText('3')})
     view = viewer.look(PICTURE, stages=[-1])
     assert view.image.shape == (224, 403, 3)
     assert view.prediction.startswith('Siamese cat')
@@ -51,7 +52,7 @@ def test_a_variant_by_name_has_the_classes_of_its_checkpoint(tmp_path):
     with pytest.raises(UserError, match='would see 99999x20 pixels, and 4096 on a side is the most'):
         viewer.look(PICTURE, size=(99999, 20))
     with pytest.raises(UserError, match="--model coc_tiny: CoCConfig has no field 'centre_grid'"):
-        ClusterViewer.from_name('coc_tiny', str(tmp_path / 'model.pth'), {'centre_grid': 3})
+        ClusterViewer.from_name('coc_tiny', str(tmp_path / 'model.pth'), {'centre_grid': OptionText('3')})
 
 
 def test_a_config_and_a_name_see_the_same(tmp_path):
