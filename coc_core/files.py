@@ -1,4 +1,4 @@
-"""The one way in which files are written, whole or not at all, and where the project's own files are."""
+"""The one way in which files are written, which are hidden, and where the project's own files are."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from pathlib import Path
 from coc_core.errors import UserError
 
 _UNFINISHED = '.unfinished-'
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a name, or one in a relative path, is hidden: of a dot file, or of what macOS adds to its archives."""
+    return any(name.startswith('.') or name == '__MACOSX' for name in path.split(os.sep))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from mmengine.logging import MMLogger
 from mmengine.registry import VISBACKENDS
 from mmengine.visualization import LocalVisBackend
 
-from coc_core.files import write_bytes
+from coc_core.files import is_hidden, write_bytes
 
 
 class WholeFileBackend(LocalBackend):  # type: ignore[misc]
-    """Writes each file beside its place, flushes it to the disk and moves it there: see `coc_core.files.replacing`."""
+    """Writes each file beside its place, flushes it to the disk and moves it there: see `coc_core.files.replacing`.
+
+    What is hidden in a folder (`coc_core.files.is_hidden`) is no data: an editor's or an archive's folder is no class.
+    """
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write bytes to a file.
@@ -32,6 +36,10 @@ class WholeFileBackend(LocalBackend):  # type: ignore[misc]
             UserError: The file cannot be written; what stood there before still does.
         """
         write_bytes(Path(filepath), obj.encode(encoding))
+
+    def list_dir_or_file(self, *args: Any, **kwargs: Any) -> Iterator[str]:
+        """List a folder without what is hidden; mmengine passes over hidden files, but not over hidden folders."""
+        return (path for path in super().list_dir_or_file(*args, **kwargs) if not is_hidden(path))
 
 
 @VISBACKENDS.register_module(name=['WholeLocalVisBackend', 'LocalVisBackend'], force=True)

@@ -24,6 +24,15 @@ def test_files_of_mmengine_are_whole(tmp_path, monkeypatch):
     assert mmengine.load(tmp_path / 'a.json') == dict(a=1) and len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_is_hidden_is_not_listed(tmp_path):
+    for name in ('a/b.jpg', '.hidden/c.jpg', 'a/.hidden/d/e.jpg', '__MACOSX/f.jpg', 'a/._b.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    backend = mmengine.fileio.get_file_backend(tmp_path)
+    assert sorted(backend.list_dir_or_file(tmp_path, recursive=True)) == ['a', 'a/b.jpg']
+    assert list(backend.list_dir_or_file(tmp_path / '.hidden')) == ['c.jpg']
+
+
 def test_metrics_that_cannot_be_written_are_one_warning(tmp_path, caplog, monkeypatch):
     # mmengine's own loggers pass nothing on.
     monkeypatch.setattr(MMLogger, 'get_current_instance', lambda: logging.getLogger('run'))
