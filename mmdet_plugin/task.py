@@ -25,6 +25,8 @@ class DetectionTask(Task):
 
     scope = 'mmdet'
     layout = DETECTION
+    # Whatever a config says, an RPN tells objects from background; the others have classes or words of their own.
+    counts_otherwise = Task.counts_otherwise | {'rpn_head', 'semantic_head', 'GroundingDINOHead'}
     tta_model: Mapping[str, Any] = dict(
         type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
     )
@@ -49,3 +51,12 @@ class DetectionTask(Task):
             coco.inspect(inspection, self.scope, dataset)
         else:
             super().inspect(inspection, dataset, files=files)
+
+    def class_count(self, part: Mapping[str, Any], key: str, classes: int) -> int | None:
+        """Count the background among the weights of a softmax loss; those of a mask's loss are for no classes."""
+        needed = super().class_count(part, key, classes)
+        if key != 'class_weight':
+            return needed
+        if part.get('use_mask'):
+            return None
+        return classes if part.get('use_sigmoid') else classes + 1

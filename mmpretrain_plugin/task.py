@@ -7,9 +7,13 @@ from copy import deepcopy
 from typing import Any
 
 from mmengine.config import Config
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.registry import DATASETS
 from torch import nn
 
 from coc_core.checkpoints.layouts import CLASSIFICATION
+from coc_core.mm.data_checks import class_folders, image_lists
+from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.task import Task, visualization_hook
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
@@ -37,6 +41,24 @@ class ClassificationTask(Task):
         """Have mmpretrain's hook draw every ``interval``-th image."""
         visualization_hook(cfg).update(enable=True, show=window, wait_time=wait_time, out_dir=folder, interval=interval)
 
+    def inspect(self, inspection: Inspection, dataset: Mapping[str, Any], *, files: bool) -> None:
+        """Check class folders, and files that list images; of other data sets the images alone."""
+        built = _unloaded(self.scope, dataset)
+        if built is None:
+            super().inspect(inspection, dataset, files=files)
+        else:
+            (image_lists if built.ann_file else class_folders).inspect(inspection, built, files=files)
+
+    def counting_parts(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the model, and the preprocessor where it spreads labels over all classes."""
+        model = cfg.get('model') or {}
+        inner = model.get('data_preprocessor')
+        own = inner or cfg.get('data_preprocessor') or {}
+        mixed = (model.get('train_cfg') or {}).get('augments') or own.get('batch_augments') or own.get('to_onehot')
+        name = 'model.data_preprocessor' if inner else 'data_preprocessor'
+        # Without a number mmpretrain stops at the first batch.
+        return {**super().counting_parts(cfg), **({name: {'num_classes': 0, **own}} if mixed else {})}
+
     def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
         """Return the whole classifier."""
         return model, ['logits']
@@ -45,3 +67,17 @@ class ClassificationTask(Task):
         """Return what the last step that resizes or crops makes."""
         found = [step.get(key) for step in cfg.test_dataloader.dataset.pipeline for key in ('scale', 'crop_size')]
         return next(([number] for number in reversed(found) if isinstance(number, int)), None)
+
+
+def _unloaded(scope: str, dataset: Mapping[str, Any]) -> CustomDataset | None:
+    """Return a data set that mmpretrain's `CustomDataset` loads, built but not loaded; None for any other."""
+    kind = dataset_class(scope, dataset)
+    if not issubclass(kind or object, CustomDataset) or hasattr(kind, 'inspect'):
+        return None
+    if any(getattr(kind, name) is not getattr(CustomDataset, name) for name in ('load_data_list', '_find_samples')):
+        return None
+    try:
+        return DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
+    except Exception:
+        # Training builds it again, and says what is wrong.
+        return None

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS
 
 from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
@@ -19,6 +21,8 @@ class SegmentationTask(Task):
     scope = 'mmseg'
     layout = SEGMENTATION
     prediction_endings = ()
+    # One tells boundaries from what is none, the other takes its classes from texts.
+    counts_otherwise = Task.counts_otherwise | {'STDCHead', 'SideAdapterCLIPHead'}
 
     def dump_predictions(self, cfg: Config, out: str) -> None:
         """Have the metrics write label maps into a folder, as mmseg's own tool does."""
@@ -39,3 +43,17 @@ class SegmentationTask(Task):
             label_maps.inspect(inspection, self.scope, dataset)
         else:
             super().inspect(inspection, dataset, files=files)
+
+    def class_count(self, part: Mapping[str, Any], key: str, classes: int) -> int | None:
+        """Count the background among the weights of mmdet's losses, as heads that match masks have it."""
+        needed = super().class_count(part, key, classes)
+        kind = str(part.get('type'))
+        if key == 'class_weight' and kind == 'CrossEntropyLoss' and part.get('use_sigmoid'):
+            # mmseg multiplies them along the width of the image.
+            return None
+        if key == 'class_weight' and kind.startswith('mmdet.') and not part.get('use_sigmoid'):
+            return classes + 1
+        if key == 'out_channels' and issubclass(MODELS.get(kind) or object, BaseDecodeHead):
+            # Two classes may have one channel.
+            return 1 if (part[key], classes) == (1, 2) else classes
+        return needed

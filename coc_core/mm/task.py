@@ -24,6 +24,8 @@ class Task:
         loader_defaults: What data loaders have where a config is silent, as the task's stock tools add it.
         tta_model: What averages over augmented copies (``--tta``) where a config sets no ``tta_model``.
         prediction_endings: Endings that a file of predictions (``--out``) may have; none where it is a folder.
+        counts_otherwise: Keys and types of a model's parts whose ``num_classes`` counts something else than the data's
+            classes.
     """
 
     scope = 'mmengine'
@@ -31,6 +33,7 @@ class Task:
     loader_defaults: Mapping[str, Any] = {}
     tta_model: Mapping[str, Any] | None = None
     prediction_endings: tuple[str, ...] = ('.pkl', '.pickle')
+    counts_otherwise: frozenset[str] = frozenset({'backbone', 'data_preprocessor'})
 
     def tta_pipeline(self, pipeline: Sequence[Any]) -> list[Any] | None:
         """Return the test pipeline with augmented copies, where a config sets no ``tta_pipeline``."""
@@ -73,6 +76,23 @@ class Task:
             kind.inspect(inspection, dataset)
         elif files:
             inspect_files(inspection, self.scope, dataset)
+
+    def counting_parts(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parts of a config that are made for a number of classes, by their keys joined by dots."""
+        return {'model': cfg.get('model')}
+
+    def class_count(self, part: Mapping[str, Any], key: str, classes: int) -> int | None:
+        """Return what an entry of such a part must be, or how many values it must have, for so many classes.
+
+        Args:
+            part: The part, or one of its parts.
+            key: The entry's key.
+            classes: The number of classes.
+
+        Returns:
+            The number; None where the entry does not count classes, or nobody knows how.
+        """
+        return classes if key in ('num_classes', 'class_weight', 'pos_weight') else None
 
     def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
         """Return what is exported of a model, and the names of its outputs: here the backbone with its maps."""

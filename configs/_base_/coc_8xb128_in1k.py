@@ -71,8 +71,13 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(drop_last=True, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+# What OpenCV decodes; mmpretrain's own list passes over some of these, without a word.
+extensions = (
+    '.jpg', '.jpeg', '.jpe', '.jfif', '.jp2', '.png', '.webp', '.avif', '.gif', '.bmp', '.tif', '.tiff', '.ppm', '.pgm',
+    '.pbm', '.pnm',
+)  # fmt: skip
+train_dataloader = dict(drop_last=True, dataset=dict(pipeline=train_pipeline, extensions=extensions))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline, extensions=extensions))
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(

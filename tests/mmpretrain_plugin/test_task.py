@@ -1,11 +1,15 @@
 """Classification in the tools: what changes in a config, and what its data is checked for."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.registry import DATASETS
 from PIL import Image
 from torch import nn
 
@@ -59,20 +63,45 @@ def inspected(task, dataset, *, files):
     return inspection
 
 
-def test_images_are_checked_without_annotations(cfg, tmp_path):
+def test_images_are_opened_where_files_are(cfg, tmp_path):
     for label in ('cat', 'dog'):
         (tmp_path / label).mkdir()
         Image.new('RGB', (8, 8)).save(tmp_path / label / 'a.jpg')
     (tmp_path / 'dog' / 'b.jpg').write_bytes(b'not an image')
-    dataset = dict(type='CustomDataset', data_root=str(tmp_path), pipeline=PIPELINE)
+    folders = dict(type='CustomDataset', data_root=str(tmp_path), pipeline=PIPELINE)
+    (tmp_path / 'list.txt').write_text('cat/a.jpg 0\ndog/a.jpg 1\ndog/b.jpg 1\n')
+    listed = dict(folders, ann_file='list.txt')
+    entries = [dict(img_path=name, gt_label=[0]) for name in ('cat/a.jpg', 'dog/b.jpg')]
+    (tmp_path / 'list.json').write_text(json.dumps(dict(metainfo={}, data_list=entries)))
+    others = dict(folders, type='MultiLabelDataset', ann_file='list.json')
     task = task_of(cfg)
-    assert inspected(task, dataset, files=False).samples == []
-    found = inspected(task, dataset, files=True)
-    assert found.problems == [] and found.summary == '3 samples'
-    problems = [str(problem) for sample in found.samples for problem in sample().problems]
-    assert len(problems) == 1 and 'dog/b.jpg cannot be read as an image' in problems[0]
-    (problem,) = inspected(task, dict(dataset, data_root=str(tmp_path / 'nowhere')), files=True).problems
-    assert str(problem).startswith('train data cannot be read (')
+    for dataset, summary in ((folders, '3 images in 2 class folders'), (listed, '3 images'), (others, '2 samples')):
+        assert inspected(task, dataset, files=False).samples == []
+        found = inspected(task, dataset, files=True)
+        assert [p for p in found.problems if p.level == 'error'] == [] and found.summary == summary
+        problems = [str(problem) for sample in found.samples for problem in sample().problems]
+        assert len(problems) == 1 and 'dog/b.jpg cannot be read as an image' in problems[0]
+
+
+def test_a_data_set_that_cannot_be_built_is_left_to_training_or_told(cfg, tmp_path):
+    dataset = dict(type='CustomDataset', data_root=str(tmp_path), pipeline=PIPELINE, typo=1)
+    assert inspected(task_of(cfg), dataset, files=False).problems == []
+    (problem,) = inspected(task_of(cfg), dataset, files=True).problems
+    assert str(problem).startswith('train data cannot be read (TypeError: ')
+
+
+@DATASETS.register_module()
+class Flowers(CustomDataset):
+    """Reads its folders in a way of its own."""
+
+    def load_data_list(self):
+        return [dict(img_path=f'{self.img_prefix}/a.jpg', gt_label=7)]
+
+
+def test_nothing_is_said_of_folders_that_a_class_of_ones_own_reads(cfg, tmp_path):
+    dataset = dict(type='Flowers', data_root=str(tmp_path), pipeline=PIPELINE)
+    found = inspected(task_of(cfg), dataset, files=True)
+    assert found.problems == [] and found.summary == '1 samples'
 
 
 def test_the_whole_classifier_is_exported(cfg):

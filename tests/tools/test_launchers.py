@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -289,8 +290,11 @@ def test_mistake_under_torchrun_is_one_sentence(project: Path) -> None:
     assert 'Traceback' not in done.stderr
 
 
-def test_other_models_checkpoint(project: Path) -> None:
-    done = run(project, 'test.py', 'tiny_config.py', 'work/epoch_2.pth', '--cfg-options', 'model.head.num_classes=3')
+def test_other_models_checkpoint(project: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(project / 'images', tmp_path / 'images')
+    shutil.copytree(images / 'val' / 'class1', images / 'val' / 'class2')
+    options = ('model.head.num_classes=3', f'test_dataloader.dataset.data_root={images}')
+    done = run(project, 'test.py', 'tiny_config.py', 'work/epoch_2.pth', '--cfg-options', *options)
     assert done.returncode == 2
     assert '2 of another shape (head.fc.weight [2, 120] where the model has [3, 120], head.fc.bias' in done.stderr
     assert 'Traceback' not in done.stderr

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os.path as osp
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from mmengine.config import Config
 
 from coc_core.errors import UserError
-from coc_core.mm.data_checks.inspection import Inspection, class_names, is_remote
-from coc_core.mm.task import task_of
+from coc_core.mm.data_checks.class_counts import count_problems, model_classes, rank_problems
+from coc_core.mm.data_checks.inspection import Inspection, class_names, dataset_class, is_remote, shown
+from coc_core.mm.data_checks.problems import Problem
+from coc_core.mm.task import Task, task_of
 
 
 def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> None:
@@ -23,14 +26,16 @@ def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> 
         contents: Read annotation files and list folders too, which one process of a run does for all.
 
     Raises:
-        UserError: A folder or file is missing, the data set's classes are not the model's, or annotations are wrong.
+        UserError: A folder or file is missing, classes of the data sets and of the model differ, or annotations are
+            wrong.
     """
     for phase in phases:
         for dataset in datasets_of(cfg, phase):
             for path in _paths(dataset):
                 if not osp.exists(path):
                     raise UserError(_missing_data(phase, path))
-            _check_class_count(cfg, phase, dataset)
+        for problem in rank_problems(cfg, task_of(cfg), phase):
+            raise UserError(str(problem))
     for inspection in inspections(cfg, phases, files=False) if contents else ():
         errors = [problem for problem in inspection.problems if problem.level == 'error']
         if errors:
@@ -43,28 +48,6 @@ def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> 
             if told:
                 more = f' ({len(told) - 1} more of this kind)' if len(told) > 1 else ''
                 print(f'{inspection.name}: {level}: {told[0]}{more}', file=sys.stderr, flush=True)
-
-
-def _check_class_count(cfg: Config, phase: str, dataset: Mapping[str, Any]) -> None:
-    classes = class_names((dataset.get('metainfo') or {}).get('classes'))
-    if classes is None:
-        return
-    for place, count in _class_counts(cfg.get('model'), 'model'):
-        if count != len(classes):
-            raise UserError(
-                f'{place}={count}, but the {phase} data has {len(classes)} classes in its metainfo: make them equal.'
-            )
-
-
-def _class_counts(node: Any, place: str) -> Iterator[tuple[str, int]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if key == 'num_classes' and isinstance(value, int) and '_head' in place:
-                yield f'{place}.{key}', value
-            yield from _class_counts(value, f'{place}.{key}')
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            yield from _class_counts(value, f'{place}.{i}')
 
 
 def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
@@ -100,14 +83,43 @@ def inspections(cfg: Config, phases: Sequence[str], *, files: bool) -> Iterator[
     """
     task = task_of(cfg)
     seen: list[Mapping[str, Any]] = []
+    first: dict[str, tuple[str, list[str]]] = {}
     for phase in phases:
-        for dataset in datasets_of(cfg, phase):
-            if dataset not in seen and not is_remote(dataset) and not {'dataset', 'datasets'} & set(dataset):
-                seen.append(dataset)
-                name = f'{phase} data in {dataset.get("data_root") or dataset.get("ann_file") or "."}'
-                inspection = Inspection(name, training=phase == 'train')
+        data = [dataset for dataset in datasets_of(cfg, phase) if not {'dataset', 'datasets'} & set(dataset)]
+        for dataset in data:
+            if dataset in seen:
+                continue
+            seen.append(dataset)
+            name = f'{phase} data in {dataset.get("data_root") or dataset.get("ann_file") or "."}'
+            inspection = Inspection(
+                name, training=phase == 'train', alone=len(data) == 1, num_classes=model_classes(cfg, task)
+            )
+            if not is_remote(dataset):
                 task.inspect(inspection, dataset, files=files)
-                yield inspection
+            given, own = _named_classes(task, dataset)
+            classes = given or inspection.classes or own
+            inspection.problems.extend(count_problems(cfg, task, f'{phase} data', classes) if classes else ())
+            for source, names in (('files', inspection.classes), ('metainfo', given)):
+                if names:
+                    other, expected = first.setdefault(source, (name, names))
+                    inspection.problems.extend(_difference(name, names, other, expected))
+            yield inspection
+
+
+def _named_classes(task: Task, dataset: Mapping[str, Any]) -> tuple[list[str] | None, list[str] | None]:
+    """Return the class names that a config gives its data, and those that the data set's class has itself."""
+    given = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes')
+    own = getattr(dataset_class(task.scope, dataset), 'METAINFO', {})
+    # Of panoptic data some parts of a model count things alone, and others things and stuff.
+    return class_names(given), None if 'thing_classes' in own else class_names(own.get('classes'))
+
+
+def _difference(name: str, classes: Sequence[str], other: str, expected: Sequence[str]) -> Iterator[Problem]:
+    """Yield the problem of two data sets of a config whose labels stand for different classes."""
+    if list(classes) != list(expected):
+        label = next(i for i, pair in enumerate(zip_longest(classes, expected)) if pair[0] != pair[1])
+        has = f'has the classes {shown(classes, 10)}, but the {other} has {shown(expected, 10)}'
+        yield Problem(name, f'{has}: from label {label} on they differ, and a model needs the same classes in both')
 
 
 def datasets_of(cfg: Config, phase: str) -> Iterator[Mapping[str, Any]]:

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
+from coc_core.errors import UserError
 from coc_core.mm.data_checks.images import read_pixels
 from coc_core.mm.data_checks.problems import Problem
 
@@ -34,6 +36,8 @@ class Inspection:
     Attributes:
         name: Phase and place, for messages.
         training: Whether a model learns from it, not only is compared with it.
+        alone: Whether it is all data of its phase, so that classes that it lacks are in no other.
+        num_classes: How many classes the model has, where its config says so.
         problems: What is known without opening images.
         samples: Calls that open one sample each; they run in processes of their own.
         classes: The class names in the order of their labels, as the data's own files give them.
@@ -43,6 +47,8 @@ class Inspection:
 
     name: str
     training: bool = True
+    alone: bool = True
+    num_classes: int | None = None
     problems: list[Problem] = field(default_factory=list)
     samples: list[Callable[[], Sample]] = field(default_factory=list)
     classes: list[str] | None = None
@@ -52,11 +58,10 @@ class Inspection:
     def missing_classes(self, place: str, names: Sequence[str]) -> Iterator[Problem]:
         """Yield the problem of classes without any sample: nothing can be learned of them, or measured."""
         if names:
-            shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
             what = 'cannot be learned' if self.training else 'is not measured'
             yield Problem(
-                place, f'has no sample of {len(names)} of the classes ({shown}): what has none {what}',
-                'error' if self.training else 'warning',
+                place, f'has no sample of {len(names)} of the classes ({shown(names)}): what has none {what}',
+                'error' if self.training and self.alone else 'warning',
             )  # fmt: skip
 
     def opened(self, samples: Iterable[Sample]) -> Iterator[Problem]:
@@ -77,11 +82,12 @@ def inspect_files(inspection: Inspection, scope: str, dataset: Mapping[str, Any]
     except Exception as error:
         inspection.problems.append(Problem(inspection.name, f'cannot be read ({type(error).__name__}: {error})'))
         return
-    inspection.samples.extend(partial(_open_file, Path(path)) for path in paths if path)
+    inspection.samples.extend(partial(open_image, Path(path)) for path in paths if path)
     inspection.summary = f'{len(built)} samples'
 
 
-def _open_file(path: Path) -> Sample:
+def open_image(path: Path) -> Sample:
+    """Decode an image to its end."""
     pixels = read_pixels(path)
     return Sample([pixels] if isinstance(pixels, Problem) else [])
 
@@ -103,10 +109,19 @@ def dataset_class(scope: str, dataset: Mapping[str, Any]) -> Any:
 
 
 def class_names(classes: Any) -> list[str] | None:
-    """Return class names as a list; metainfo may name a file with one per line."""
-    if isinstance(classes, str):
-        return Path(classes).read_text().split('\n') if osp.isfile(classes) else [classes]
-    return None if classes is None else list(classes)
+    """Return class names as a list; metainfo may name a file with one per line.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if not isinstance(classes, str):
+        return None if classes is None else list(classes)
+    if not osp.isfile(classes):
+        raise UserError(
+            f'metainfo.classes={classes!r} is no file: name one that has a class in each line, or write a list, '
+            f'[{classes!r}] for one class.'
+        )
+    return list(list_from_file(classes))
 
 
 def path_below(dataset: Mapping[str, Any], path: str) -> Path:
@@ -114,6 +129,12 @@ def path_below(dataset: Mapping[str, Any], path: str) -> Path:
     return Path(osp.expanduser(osp.join(dataset.get('data_root') or '', path)))
 
 
+def shown(names: Sequence[Any], most: int = 5) -> str:
+    """Return names as part of a sentence, and of many the first."""
+    return ', '.join(map(str, names[:most])) + (', ...' if len(names) > most else '')
+
+
 def is_remote(dataset: Mapping[str, Any]) -> bool:
     """Whether a data set's files are behind a storage client."""
-    return bool(dataset.get('backend_args') or dataset.get('file_client_args'))
+    remote = dataset.get('backend_args') or dataset.get('file_client_args') or '://' in str(dataset.get('data_root'))
+    return bool(remote)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,10 @@ def test_published_weights_that_need_another_denominator_are_not_tested(project,
 def test_training_starts_from_a_published_checkpoint_of_other_classes(project, tmp_path):
     """`load_from` takes over what fits and names what does not."""
     published_file(tmp_path / 'published.pth')
-    options = (f'load_from={tmp_path}/published.pth', 'model.head.num_classes=3')
+    images = shutil.copytree(project / 'images', tmp_path / 'images')
+    shutil.copytree(images / 'class1', images / 'class2')
+    data = (f'{phase}_dataloader.dataset.data_root={images}' for phase in ('train', 'val'))
+    options = (f'load_from={tmp_path}/published.pth', 'model.head.num_classes=3', *data)
     out = run(project, 'train.py', 'config.py', '--work-dir', tmp_path / 'work', '--cfg-options', *options)
     assert 'does not fit: 2 of another shape (head.fc.weight [2, 12] where the model has [3, 12]' in out
 

@@ -15,9 +15,9 @@ CONFIG = Path(__file__).parents[4] / 'configs' / 'classification' / 'coc-tiny_8x
 @pytest.mark.skipif(torch.cuda.is_available(), reason='about machines without a GPU')
 @pytest.mark.parametrize('launcher', ['none', 'pytorch'])
 def test_the_imagenet_recipe_fits_a_cpu(tmp_path, launcher, capfd):
-    for split in ('train', 'val'):
-        (tmp_path / split / 'cat').mkdir(parents=True)
-        (tmp_path / split / 'cat' / 'a.jpg').touch()
+    for folder in (tmp_path / split / f'n{label:08}' for split in ('train', 'val') for label in range(1000)):
+        folder.mkdir(parents=True)
+        (folder / 'a.jpg').touch()
     roots = {f'{loader}_dataloader.dataset.data_root': str(tmp_path) for loader in ('train', 'val', 'test')}
     cfg = load_config(str(CONFIG), roots)
     args = argparse.Namespace(config=str(CONFIG), launcher=launcher, work_dir=str(tmp_path / 'work'))

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from coc_core.errors import UserError
-from coc_core.mm.data_checks.checks import check_data
+from coc_core.mm.data_checks.checks import check_data, inspections
 
 ROOT = Path(__file__).parents[4]
 
@@ -24,6 +25,43 @@ def test_good_data_has_no_problems(layout, request, content, everything):
 def test_another_number_of_classes_than_the_models_is_an_error(coco, content):
     with pytest.raises(UserError, match=r'model.bbox_head.num_classes=80, but the train data has 2 classes'):
         check_data(coco(content, num_classes=80), ['train'])
+
+
+def test_classes_that_no_config_names_are_the_data_sets_own(maps):
+    del maps.train_dataloader.dataset['metainfo']
+    maps.train_dataloader.dataset.type = 'ADE20KDataset'
+    maps.model = dict(type='EncoderDecoder', decode_head=dict(type='FPNHead', num_classes=3))
+    sentence = (
+        'model.decode_head.num_classes=3, but the train data has 150 classes (wall, building, sky, floor, tree, ...)'
+    )
+    (found,) = inspections(maps, ['train'], files=False)
+    assert [str(problem) for problem in found.problems] == [f'{sentence}: set it to 150.']
+
+
+def test_classes_may_be_in_a_file_that_is_read_as_mmengine_reads_it(coco, content, tmp_path):
+    cfg = coco(content)
+    names = tmp_path / 'classes.txt'
+    cfg.train_dataloader.dataset.metainfo.classes = str(names)
+    names.write_text('cat\ndog\n')
+    check_data(cfg, ['train'])
+    names.unlink()
+    with pytest.raises(UserError, match=r"classes.txt' is no file: name one that has a class in each line, or"):
+        check_data(cfg, ['train'])
+
+
+def test_another_order_of_classes_in_another_phase_is_an_error(coco, content):
+    cfg = coco(content)
+    cfg.val_dataloader = dict(dataset=dict(cfg.train_dataloader.dataset, metainfo=dict(classes=['dog', 'cat'])))
+    found = [str(p) for inspection in inspections(cfg, ['train', 'val'], files=False) for p in inspection.problems]
+    assert any('has the classes dog, cat, but the train data in' in problem for problem in found)
+
+
+def test_remote_data_is_not_read_but_its_classes_are_counted(coco, content):
+    cfg = coco(content, num_classes=3)
+    for settings in (dict(backend_args=dict(backend='petrel')), dict(data_root='s3://bucket/')):
+        remote = Config(dict(cfg, train_dataloader=dict(dataset=dict(cfg.train_dataloader.dataset, **settings))))
+        (found,) = inspections(remote, ['train'], files=True)
+        assert [str(problem).split(',')[0] for problem in found.problems] == ['model.bbox_head.num_classes=3']
 
 
 def test_a_missing_folder_is_named_with_its_remedy(maps, tmp_path):
