@@ -13,8 +13,9 @@ from mmengine.dataset import BaseDataset
 from numpy.typing import NDArray
 
 from coc_core.errors import UserError
-from coc_core.mm.data_checks.inspection import Inspection, Sample
+from coc_core.mm.data_checks.inspection import Inspection, Sample, class_names
 from coc_core.mm.data_checks.problems import Problem
+from pointcloud.clouds import content_problems, place_problems, split
 from pointcloud.registry import DATASETS
 
 FILES = {
@@ -79,8 +80,6 @@ class ScanObjectNN(BaseDataset):
     ) -> None:
         self.path = file_of(data_root, part, variant, folder)
         self.validation = dict(validation) if validation else None
-        if self.validation and self.validation.get('keep') not in ('train', 'val'):
-            raise UserError(f"validation={self.validation} must have keep='train' or keep='val'.")
         super().__init__(
             data_root=data_root,
             metainfo=metainfo,
@@ -102,9 +101,7 @@ class ScanObjectNN(BaseDataset):
             raise UserError(str(problems[0]))
         # The workers share this array, and every epoch reads it.
         self.points.flags.writeable = False
-        kept = np.arange(len(labels))
-        if self.validation:
-            kept = split(labels, **self.validation)
+        kept = _kept(labels, self.metainfo['classes'], self.validation)
         return [{'gt_label': int(labels[i]), 'place': int(i), 'sample': f'{self.path}, cloud {i}'} for i in kept]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
@@ -116,10 +113,10 @@ class ScanObjectNN(BaseDataset):
     @classmethod
     def inspect(cls, inspection: Inspection, arguments: Mapping[str, Any]) -> None:
         """Add the checks of the file that a config's data set names (see `coc_core.mm.data_checks`)."""
-        classes = (arguments.get('metainfo') or {}).get('classes') or cls.METAINFO['classes']
+        classes = class_names((arguments.get('metainfo') or {}).get('classes')) or list(cls.METAINFO['classes'])
         try:
             path = file_of(*(arguments.get(key, default) for key, default in _FILE_DEFAULTS.items()))
-        except ValueError as error:
+        except UserError as error:
             inspection.problems.append(Problem(inspection.name, f'cannot be found: {str(error).rstrip(".")}'))
             return
         content = read(path)
@@ -127,16 +124,40 @@ class ScanObjectNN(BaseDataset):
             inspection.problems.append(content)
             return
         points, labels = content
-        inspection.problems.extend(content_problems(path, points, labels, len(classes)))
         taken = max((step.get('num_points', 0) for step in arguments.get('pipeline', ())), default=0)
+        inspection.summary = f'{len(points)} clouds of {points.shape[1]} points'
+        inspection.problems.extend(content_problems(path, points, labels, len(classes)))
+        if inspection.problems:
+            return
         if taken > points.shape[1]:
             what = f'holds clouds of {points.shape[1]} points, but the pipeline takes {taken}: lower its num_points'
             inspection.problems.append(Problem(str(path), what))
-        if classes == cls.METAINFO['classes']:
+        inspection.problems.extend(place_problems(path, points[:, : taken or None]))
+        try:
+            present = np.unique(labels[_kept(labels, classes, arguments.get('validation'))])
+        except UserError as error:
+            inspection.problems.append(Problem(str(path), f'cannot be split: {str(error).rstrip(".")}'))
+            return
+        missing = [name for label, name in enumerate(classes) if label not in present]
+        inspection.problems.extend(inspection.missing_classes(str(path), missing))
+        inspection.summary += f', {len(present)} of {len(classes)} classes'
+        if classes == list(cls.METAINFO['classes']):
             # Only tools/dataset_converters/check_data.py asks this: part of the data serves to try things out.
             inspection.samples.append(partial(open_whole, path, len(points), arguments))
-        present = len(np.unique(labels))
-        inspection.summary = f'{len(points)} clouds of {points.shape[1]} points, {present} of {len(classes)} classes'
+
+
+def _kept(labels: NDArray[Any], classes: Sequence[str], validation: Mapping[str, Any] | None) -> NDArray[Any]:
+    """Return the places of the clouds that a data set keeps of its file.
+
+    Raises:
+        UserError: They cannot be split, or a setting of the split is unknown.
+    """
+    unknown = set(validation or ()) - {'keep', 'fraction', 'seed'}
+    if unknown or (validation and 'keep' not in validation):
+        raise UserError(
+            f"validation={dict(validation or {})} must have keep='train' or keep='val', and may have fraction and seed."
+        )
+    return split(labels, classes, **validation) if validation else np.arange(len(labels))
 
 
 def file_of(data_root: str, part: str, variant: str, folder: str | None) -> Path:
@@ -161,12 +182,12 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
         return Problem(str(path), 'does not exist: see docs/point-clouds.md on where the data is to be had')
     try:
         with h5py.File(path, 'r') as file:
-            missing = [key for key in ('data', 'label') if key not in file]
+            missing = [key for key in ('data', 'label') if not isinstance(file.get(key), h5py.Dataset)]
             if missing:
                 return Problem(str(path), f'has no {missing[0]!r}: it has {", ".join(map(repr, file)) or "nothing"}')
             points, labels = file['data'][()], file['label'][()]
     except OSError as error:
-        return Problem(str(path), f'is not a complete HDF5 file ({error})')
+        return Problem(str(path), _unreadable(error))
     if points.ndim != 3 or points.shape[-1] != 3 or not np.issubdtype(points.dtype, np.floating):
         return Problem(str(path), f"has 'data' of shape {points.shape} and type {points.dtype}, not floating [N, P, 3]")
     if labels.shape != points.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
@@ -178,21 +199,16 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
     return points.astype(np.float32, copy=False), labels.astype(np.int64)
 
 
-def content_problems(path: Path, points: NDArray[Any], labels: NDArray[Any], classes: int) -> list[Problem]:
-    """Return the labels that stand for no class, and the clouds whose coordinates are no numbers."""
-    if not len(points):
-        return [Problem(str(path), 'holds no clouds')]
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    problems = [
-        Problem(f'{path}, cloud {i},', f'has the label {labels[i]}, but there are {classes} classes, from 0')
-        for i in wrong
-    ]
-    broken = np.flatnonzero(~np.isfinite(points).all(axis=(1, 2)))
-    for i in broken:
-        point = int(np.flatnonzero(~np.isfinite(points[i]).all(axis=1))[0])
-        what = f'has coordinates that are no numbers: point {point} is {points[i, point].tolist()}'
-        problems.append(Problem(f'{path}, cloud {i},', what))
-    return problems
+def _unreadable(error: OSError) -> str:
+    """Return why an HDF5 file cannot be read, as the rest of a sentence."""
+    # Writers hold a lock; those of the newest format mark the file as well, and one that is killed leaves its mark.
+    if isinstance(error, BlockingIOError) or 'already open for write' in str(error):
+        return (
+            'is open for writing by another program, or was left so by one that ended early: wait for it, or write the '
+            'file again'
+        )
+    # HDF5's own errors are of what is in the file, the system's have a number.
+    return f'cannot be read ({error})' if error.errno else f'is not a complete HDF5 file ({error})'
 
 
 def open_whole(path: Path, found: int, arguments: Mapping[str, Any]) -> Sample:
@@ -203,15 +219,3 @@ def open_whole(path: Path, found: int, arguments: Mapping[str, Any]) -> Sample:
         return Sample([])
     what = f'has {found:,} clouds, but the published file of {variant} has {expected:,}'
     return Sample([Problem(str(path), what)])
-
-
-def split(labels: NDArray[Any], keep: str, fraction: float = 0.1, seed: int = 0) -> NDArray[Any]:
-    """Return the indices of one side of a stratified split, in order; ``fraction`` is the validation side's share.
-
-    Raises:
-        UserError: The share leaves a class without a sample on a side.
-    """
-    from sklearn.model_selection import train_test_split
-
-    train, val = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
-    return np.sort(train if keep == 'train' else val)
