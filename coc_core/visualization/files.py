@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -12,12 +12,17 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from coc_core.errors import UserError
 from coc_core.files import replacing
+from coc_core.visualization.decoding import decode, decoded
 
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
+# What OpenCV decodes to 8 bits, as far as Pillow knows its size before.
+IMAGE_SUFFIXES = (
+    '.png', '.apng', '.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.avif',
+    '.avifs', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx', '.ppm', '.pgm', '.pbm', '.pnm', '.ras',
+)  # fmt: skip
 FILM_SUFFIXES = ('.gif', '.mp4', '.avi', '.mov', '.mkv', '.webm')
 MAX_PIXELS = 40_000_000
 _GIF_COLORS = 128
@@ -36,22 +41,33 @@ def list_images(folder: Path) -> list[Path]:
     return found
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """Read an image upright and in RGB: uint8 [H, W, 3].
+def read_image(path: Path, max_pixels: int = MAX_PIXELS, load: Callable[[Path], NDArray[Any]] = decode) -> NDArray[Any]:
+    """Read an image in RGB: uint8 [H, W, 3].
 
     Args:
         path: The file.
         max_pixels: Images with more are refused before they are decoded.
+        load: What decodes the file, to BGR or gray: `decode`, or what a config's pipeline begins with.
 
     Raises:
-        UserError: The file is not there, is no image, is damaged or too large; the sentence is for the user.
+        UserError: The file is not there, is no image, is damaged or too large, or has other pixels than 8 bits can
+            show; the sentence is for the user.
     """
-    with _opened(path, max_pixels) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+    with _opened(path, max_pixels):
+        pixels = decoded(path, load)
+    if isinstance(pixels, str):
+        raise UserError(f'The image {path} {pixels}.')
+    shown = pixels.astype(np.uint8)
+    if not np.array_equal(shown, pixels) or shown.shape[2:] not in ((), (1,), (3,)):
+        raise UserError(
+            f'The image {path} is loaded as {pixels.dtype} of shape {list(pixels.shape)}, which is no picture of 8-bit '
+            "colors: set color_type='color' where the config loads it."
+        )
+    return np.ascontiguousarray(np.broadcast_to(np.atleast_3d(shown), (*shown.shape[:2], 3))[..., ::-1])
 
 
 def read_labels(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """Read a label map, one number for each pixel: integers [H, W].
+    """Read a label map, one number for each pixel, as mmseg's LoadAnnotations does: integers [H, W], the file's own.
 
     Raises:
         UserError: As `read_image`, or the file has several channels.
@@ -83,7 +99,9 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise UserError(f'The image {path} has too many pixels to be opened safely: make it smaller.') from None
     except UnidentifiedImageError:
         raise UserError(f'The file {path} is not an image that can be read: give a PNG or JPEG file.') from None
-    except (OSError, SyntaxError) as error:
+    except UserError:
+        raise
+    except (OSError, RuntimeError, SyntaxError, ValueError) as error:
         raise UserError(f'The image {path} is damaged ({error}): replace it.') from None
 
 
@@ -92,6 +110,18 @@ def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
         raise UserError(
             f'The image {path} has {width}x{height} pixels, more than {max_pixels / 1e6:g} million: make it smaller.'
         )
+
+
+def is_film(path: Path) -> bool:
+    """Whether a file is a video, or a GIF of more than one frame.
+
+    Raises:
+        UserError: A GIF is not there or cannot be read.
+    """
+    if path.suffix.lower() != '.gif':
+        return path.suffix.lower() in FILM_SUFFIXES
+    with _opened(path, MAX_PIXELS) as film:
+        return getattr(film, 'is_animated', False)
 
 
 def read_frames(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[NDArray[Any]]:

@@ -32,11 +32,10 @@ from coc_core.mm.cli.start import run_tool
 from coc_core.mm.explorer.viewer import ClusterViewer, View
 from coc_core.mm.hooks.progress import terminal_console
 from coc_core.visualization.files import (
-    FILM_SUFFIXES,
     frame_rate,
+    is_film,
     list_images,
     read_frames,
-    read_image,
     read_labels,
     write_film,
     write_image,
@@ -184,11 +183,12 @@ def tracked(items: list[Item]) -> Iterator[tuple[Item, Callable[[str], object]]]
 
 def look_at(item: Item, viewer: ClusterViewer, statistics: ClusterStatistics | None, args: argparse.Namespace) -> str:
     """Write the pictures of one file; returns what is to be said of it."""
-    if item.path.suffix.lower() in FILM_SUFFIXES:
+    if is_film(item.path):
         return film(item, viewer, args)
-    view = run(viewer, read_image(item.path), args, similarities=statistics is not None)
+    image = viewer.read(item.path)
+    view = run(viewer, image, args, similarities=statistics is not None)
     if statistics is not None:
-        statistics.add(view.layers, labels_of(item, args.labels))
+        statistics.add(view.layers, labels_of(item, args.labels, image.shape))
     sheet = sheet_of(view, args)
     path = args.out / f'{item.name}{ending(args)}'
     for kind in args.format:
@@ -234,11 +234,20 @@ def ending(args: argparse.Namespace) -> str:
     return '_clusters' if args.all else f'_stage{args.stage}_block{args.block}_head{args.head}'
 
 
-def labels_of(item: Item, labels: Path | None) -> np.ndarray | None:
-    """Return an image's label map, where there are any."""
+def labels_of(item: Item, labels: Path | None, size: tuple[int, ...]) -> np.ndarray | None:
+    """Return an image's label map, where there are any; raises UserError where it has another aspect."""
     if labels is None:
         return None
-    return read_labels(labels / item.name.with_suffix('.png') if labels.is_dir() else labels)
+    path = labels / item.name.with_suffix('.png') if labels.is_dir() else labels
+    found = read_labels(path)
+    rows, columns = found.shape
+    # A map may be smaller than its image, each side of it rounded.
+    if abs(rows * size[1] - columns * size[0]) > size[0] + size[1]:
+        raise UserError(
+            f'The label map {path} has {columns}x{rows} pixels, its image {size[1]}x{size[0]}, turned where its EXIF '
+            'orientation says so: give a map of the image as it is shown.'
+        )
+    return found
 
 
 def write_statistics(statistics: ClusterStatistics, out: Path) -> None:

@@ -15,7 +15,6 @@ from coc_core.errors import UserError
 from coc_core.files import project_folder
 from coc_core.mm.explorer.viewer import ClusterViewer, View
 from coc_core.variants import VARIANTS
-from coc_core.visualization.files import read_image
 from coc_core.visualization.painting import enlarge, highlight, overlay, similarity_map
 from coc_core.visualization.recorder import LayerClusters
 
@@ -119,10 +118,11 @@ class ClusterExplorer:
         return Answer(pictures, depths, layer.heads, layer.stage, layer.block, head)
 
     def _look(self, image: tuple[Path, int], size: int, model: str, weights: tuple[str, int]) -> View:
-        picture = read_image(image[0])
+        viewer = self._viewer(model, weights)
+        picture = viewer.read(image[0])
         factor = size / min(picture.shape[:2])
         seen = (max(1, round(picture.shape[0] * factor)), max(1, round(picture.shape[1] * factor))) if size else None
-        return self._viewer(model, weights).look(picture, size=seen, similarities=True)
+        return viewer.look(picture, size=seen, similarities=True)
 
 
 def _load(model: str, weights: tuple[str, int]) -> ClusterViewer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ from coc_core.checkpoints.origins import recognize
 from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError, during
 from coc_core.mm.configs import load_config
+from coc_core.mm.loading import image_loader
 from coc_core.mm.mistakes import building
 from coc_core.mm.models import build_model, network_input
 from coc_core.mm.option_values import read_option
 from coc_core.model import ContextCluster
 from coc_core.variants import get_config
+from coc_core.visualization.decoding import decode
+from coc_core.visualization.files import read_image
 from coc_core.visualization.painting import resize
 from coc_core.visualization.recorder import ClusterRecorder, LayerClusters, cluster_layers, find_context_cluster
 
@@ -60,6 +63,7 @@ class ClusterViewer:
         name: What messages call it.
         classes: Names of a classifier's classes; empty for numbers.
         transforms: What the test pipeline does to an image, built; None for a plain resize.
+        load: What decodes a picture's file, as `read_image` takes it.
 
     Raises:
         UserError: The model has no clusters.
@@ -72,12 +76,14 @@ class ClusterViewer:
         *,
         classes: Sequence[str] = (),
         transforms: Sequence[Any] | None = None,
+        load: Callable[[Path], NDArray[Any]] = decode,
     ) -> None:
         self.model = model.eval().to(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
         self.name = name
         self.classes = list(classes)
         self.crops = any('Crop' in type(step).__name__ for step in transforms or ())
         self._transforms = transforms
+        self._load = load
         try:
             self.heads = {layer: mixer.heads for layer, mixer in cluster_layers(model).items()}
         except UserError as error:
@@ -96,7 +102,8 @@ class ClusterViewer:
         model = build_model(cfg, config)
         with building(f'the test pipeline of {config}'):
             transforms = [TRANSFORMS.build(step) for step in _geometry(cfg)]
-        viewer = cls(model, config, classes=_class_names(cfg), transforms=transforms)
+        load = image_loader(_test_dataset(cfg).get('pipeline'))
+        viewer = cls(model, config, classes=_class_names(cfg), transforms=transforms, load=load)
         checkpoints.load(model, checkpoint)
         return viewer
 
@@ -132,6 +139,14 @@ class ClusterViewer:
             model = ContextCluster(config, dense_indices=range(config.num_stages))
         checkpoints.load_content(model, content, checkpoint)
         return cls(model, name, classes=_imagenet_names() if count == 1000 else ())
+
+    def read(self, path: Path) -> NDArray[Any]:
+        """Read a picture as the config's test pipeline does, by name as mmcv does by default: uint8 [H, W, 3], RGB.
+
+        Raises:
+            UserError: See `read_image`.
+        """
+        return read_image(path, load=self._load)
 
     def look(
         self,

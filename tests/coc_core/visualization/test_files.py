@@ -1,14 +1,19 @@
 """Files of every kind that people have, and what is said of those that cannot be used."""
 
+import contextlib
+import io
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from coc_core.errors import UserError
 from coc_core.visualization.files import (
+    IMAGE_SUFFIXES,
     frame_rate,
+    is_film,
     list_images,
     read_frames,
     read_image,
@@ -22,25 +27,41 @@ def noise(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-@pytest.mark.parametrize('mode', ['L', 'P', 'RGBA', '1', 'I;16', 'CMYK'])
-def test_every_mode_becomes_rgb(tmp_path, mode):
-    path = tmp_path / ('image.tif' if mode == 'CMYK' else 'image.png')
-    Image.new(mode, (7, 5)).save(path)
-    image = read_image(path)
-    assert (image.shape, image.dtype) == ((5, 7, 3), np.uint8)
+def sample(ending):
+    """A small file of a kind, or None where neither Pillow nor OpenCV writes it."""
+    kind = Image.registered_extensions().get(ending)
+    content = io.BytesIO()
+    try:
+        Image.fromarray(noise(12, 16, 3)).save(content, kind)
+    except (KeyError, ValueError, OSError):
+        try:
+            return cv2.imencode(ending, noise(12, 16, 3))[1].tobytes()
+        except cv2.error:
+            return None
+    return content.getvalue()
 
 
-def test_a_photo_is_turned_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(noise(5, 9, 3)).save(tmp_path / 'photo.jpg', exif=exif)
-    assert read_image(tmp_path / 'photo.jpg').shape == (9, 5, 3)
+def test_the_files_that_are_listed_are_those_that_can_be_read(tmp_path):
+    readable = set()
+    for ending in Image.registered_extensions():
+        content = sample(ending)
+        path = tmp_path / f'picture{ending}'
+        if content is not None:
+            path.write_bytes(content)
+            with contextlib.suppress(UserError):
+                readable |= {ending} if read_image(path).shape == (12, 16, 3) else set()
+    # Real ones hold fractions, which are no colors.
+    assert readable - {'.pfm'} == set(IMAGE_SUFFIXES)
 
 
 def test_unusable_images_are_told_in_words(tmp_path):
     whole = tmp_path / 'whole.png'
     write_image(whole, noise(50, 60, 3))
     (tmp_path / 'torn.png').write_bytes(whole.read_bytes()[:3000])
+    Image.fromarray(noise(50, 60, 3)).save(tmp_path / 'torn.jpg')
+    # A copy that was broken off in a file that had its size already: Pillow and OpenCV make a picture of it.
+    (tmp_path / 'torn.jpg').write_bytes((tmp_path / 'torn.jpg').read_bytes()[:2000] + bytes(99_000))
+    Image.fromarray(noise(5, 6).astype(np.float32)).save(tmp_path / 'real.tif')
     (tmp_path / 'text.png').write_text('no image')
     (tmp_path / 'empty.png').write_bytes(b'')
     # A header that claims 60,000 x 60,000 pixels in a few bytes.
@@ -49,7 +70,9 @@ def test_unusable_images_are_told_in_words(tmp_path):
     bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, 'big')
     (tmp_path / 'bomb.png').write_bytes(bomb)
     for name, sentence in {
-        'torn.png': 'is damaged',
+        'torn.png': 'cannot be read as an image (image file is truncated',
+        'torn.jpg': 'cannot be read as an image (it is truncated): replace or remove it.',
+        'real.tif': 'cannot be decoded (TIFF with pixels of mode F): save it anew, with 8 bits a channel.',
         'text.png': 'is not an image that can be read: give a PNG or JPEG file.',
         'empty.png': 'is not an image that can be read',
         'bomb.png': 'has too many pixels to be opened safely: make it smaller.',
@@ -92,6 +115,14 @@ def test_a_film_is_read_as_it_was_written(tmp_path, kind):
     assert [round(float(frame.mean()) / 40) for frame in found] == list(range(6))
     if kind == 'gif':
         assert found[0].shape == (33, 48, 3)
+
+
+def test_a_gif_of_one_frame_is_an_image(tmp_path):
+    write_film(tmp_path / 'film.gif', [noise(8, 8, 3), noise(8, 8, 3) // 2], rate=10)
+    Image.new('P', (9, 5)).save(tmp_path / 'still.gif')
+    (tmp_path / 'film.MP4').touch()
+    assert [is_film(tmp_path / name) for name in ('film.gif', 'film.MP4', 'still.gif', 'photo.jpg')] == [1, 1, 0, 0]
+    assert read_image(tmp_path / 'still.gif').shape == (5, 9, 3)
 
 
 def test_a_gif_shows_its_last_frame_longer(tmp_path):

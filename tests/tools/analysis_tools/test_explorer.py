@@ -179,7 +179,7 @@ def test_upload_click_compare_and_download(page, files, tmp_path):
 
 def test_unusable_uploads_are_told_on_the_page(page, files):
     page.upload(files / 'corrupt.png')
-    page.says('corrupt.png is damaged')
+    page.says('corrupt.png cannot be read as an image')
     assert '/' not in page.page.locator('#message').inner_text()
     page.page.get_by_label('Clear').first.click()
     page.says('stage 0')

@@ -34,6 +34,15 @@ def run(*command, expect=0):
 
 
 @pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('visualize_clusters', TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    sys.modules['visualize_clusters'] = tool
+    spec.loader.exec_module(tool)
+    return tool
+
+
+@pytest.fixture(scope='module')
 def files(tmp_path_factory):
     """A folder of two images of other aspect with label maps, and a classifier's checkpoint as mmpretrain saves it."""
     folder = tmp_path_factory.mktemp('clusters')
@@ -111,6 +120,7 @@ def test_unusable_files_are_named_and_the_others_painted(files, tmp_path):
     Image.open(files / 'images' / 'wide.png').save(images / 'good.png')
     (images / 'broken.png').write_bytes(b'\x89PNG\r\n\x1a\nnothing')
     Image.new('L', (9000, 9000)).save(images / 'giant.png')
+    Image.open(files / 'images' / 'wide.png').quantize(16).save(images / 'still.gif')
     frames = [np.full((40, 60, 3), 30 * i, np.uint8) for i in range(4)]
     write_film(tmp_path / 'film.gif', frames, rate=5)
     write_film(tmp_path / 'other.mp4', frames, rate=5)
@@ -121,12 +131,13 @@ def test_unusable_files_are_named_and_the_others_painted(files, tmp_path):
         images, *films, '--config', DIGITS, '--checkpoint', files / 'digits.pth', '--out', out, '--stage', '3',
         '--video', expect=2,
     )  # fmt: skip
-    assert 'error: 3 of 6 files failed:' in told and 'Traceback' not in told
+    assert 'error: 3 of 7 files failed:' in told and 'Traceback' not in told
     assert re.search(r'broken\.png is (not an image that can be read|damaged)', told)
     assert 'giant.png has 9000x9000 pixels, more than 40 million: make it smaller.' in told
     assert 'torn.mp4 cannot be read' in told
     assert sorted(path.name for path in out.iterdir()) == [
         'film_stage3_block1_head0.mp4', 'good_stage3_block1_head0.png', 'other_stage3_block1_head0.mp4',
+        'still_stage3_block1_head0.png',
     ]  # fmt: skip
     assert [len(list(read_frames(path))) for path in sorted(out.glob('*.mp4'))] == [4, 4]
 
@@ -139,15 +150,21 @@ def test_unusable_files_are_named_and_the_others_painted(files, tmp_path):
         ((1, None, 4), '--head 4 does not exist: stage 1 has the heads 0 to 3.'),
     ],
 )
-def test_a_layer_that_does_not_exist_is_one_sentence(place, sentence):
-    spec = importlib.util.spec_from_file_location('visualize_clusters', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    sys.modules['visualize_clusters'] = tool
-    spec.loader.exec_module(tool)
+def test_a_layer_that_does_not_exist_is_one_sentence(tool, place, sentence):
     args = argparse.Namespace(**dict(zip(('stage', 'block', 'head'), place, strict=True)))
     with pytest.raises(UserError) as error:
         tool.check_layer(args, ClusterViewer(create_model('coc_tiny'), 'coc_tiny'))
     assert str(error.value) == sentence
+
+
+def test_labels_are_of_the_image_as_it_is_shown(tool, tmp_path):
+    item = tool.Item(tmp_path / 'photo.jpg', Path('photo'))
+    for size in ((50, 90), (25, 45), (17, 30)):
+        Image.new('L', size[::-1]).save(tmp_path / 'photo.png')
+        assert tool.labels_of(item, tmp_path, (50, 90, 3)).shape == size
+    with pytest.raises(UserError, match=r'photo.png has 30x17 pixels, its image 50x90, turned where its EXIF'):
+        tool.labels_of(item, tmp_path, (90, 50, 3))
+    assert tool.labels_of(item, None, (90, 50, 3)) is None
 
 
 def test_a_checkpoint_of_another_model_is_refused(files, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
 
 from coc_core import VARIANTS, ContextCluster, create_model
 from coc_core.errors import UserError
@@ -67,6 +68,20 @@ def test_a_config_and_a_name_see_the_same(tmp_path):
     assert one.prediction.split('(')[1] == other.prediction.split('(')[1]
     for a, b in zip(one.layers, other.layers, strict=True):
         assert (a.assignment == b.assignment).mean() > 0.99
+
+
+def test_a_picture_is_read_as_the_configs_pipeline_reads_it(tmp_path):
+    torch.save(create_model('coc_tiny', num_classes=10).state_dict(), tmp_path / 'model.pth')
+    config = str(CONFIGS / 'classification' / 'coc-tiny_1xb32-12e_digits.py')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PICTURE).save(tmp_path / 'photo.png', exif=exif)
+    stored = {'test_dataloader.dataset.pipeline.0.color_type': 'color_ignore_orientation'}
+    for options, seen in (({}, np.rot90(PICTURE, -1)), (stored, PICTURE)):
+        viewer = ClusterViewer.from_config(config, str(tmp_path / 'model.pth'), options)
+        assert np.array_equal(viewer.read(tmp_path / 'photo.png'), seen)
+    viewer = ClusterViewer.from_name('coc_tiny', str(tmp_path / 'model.pth'))
+    assert np.array_equal(viewer.read(tmp_path / 'photo.png'), np.rot90(PICTURE, -1))
 
 
 def test_a_dense_checkpoint_by_name_predicts_nothing(tmp_path):
