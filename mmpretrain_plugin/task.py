@@ -14,6 +14,7 @@ from torch import nn
 from coc_core.checkpoints.layouts import CLASSIFICATION
 from coc_core.mm.data_checks import class_folders, image_lists
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
+from coc_core.mm.loading import image_loader
 from coc_core.mm.task import Task, visualization_hook
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
@@ -47,7 +48,8 @@ class ClassificationTask(Task):
         if built is None:
             super().inspect(inspection, dataset, files=files)
         else:
-            (image_lists if built.ann_file else class_folders).inspect(inspection, built, files=files)
+            loader = image_loader(dataset.get('pipeline'), self.scope) if files else None
+            (image_lists if built.ann_file else class_folders).inspect(inspection, built, loader)
 
     def counting_parts(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model, and the preprocessor where it spreads labels over all classes."""

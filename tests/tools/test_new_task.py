@@ -53,7 +53,7 @@ def run(cwd, tool, *arguments, expect=0):
 def project(tmp_path_factory):
     """Digit scenes, a config, and a training of two epochs in work/."""
     folder = tmp_path_factory.mktemp('depth')
-    run(folder, 'dataset_converters/make_digits_data.py', '--out', 'data', '--layout', 'ade20k', '--scenes', '6', '4')
+    run(folder, 'dataset_converters/make_digits_data.py', '--out', 'data', '--layout', 'ade20k', '--scenes', '10', '4')
     (folder / 'depth.py').write_text(CONFIG)
     run(folder, 'train.py', 'depth.py', '--work-dir', 'work')
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,45 @@ import torch
 from mmengine.dataset import Compose
 
 from coc_core.errors import UserError, during
-from coc_core.mm.data_checks.images import is_torn, read_pixels
-from coc_core.mm.data_checks.label_maps import LabelRule, label_difference, label_rule, size_difference
+from coc_core.mm.data_checks.images import read_pixels
+from coc_core.mm.data_checks.label_maps import (
+    LabelRule,
+    channel_difference,
+    label_difference,
+    label_rule,
+    label_values,
+    lost_labels,
+    size_difference,
+)
 from coc_core.mm.data_checks.problems import Problem
+from coc_core.mm.loading import loaders_of
+from coc_core.visualization.decoding import is_torn
 
 _TOOL = 'tools/dataset_converters/check_data.py lists every such file'
 
 
 class CheckedPipeline(Compose):  # type: ignore[misc]
-    """Runs a pipeline's transforms; looks at each image once before, and at label maps as soon as they are loaded.
+    """Runs a pipeline's transforms; looks at each sample's files once before, and at label maps when they are loaded.
 
     Where a transform fails, the sample's own files are looked at: a damaged one is the user's to mend, and told in one
     sentence. Any other error is the transform's, and keeps its stack trace after a line that names the sample.
 
     Args:
         transforms: The built transforms.
-        rule: Which values label maps may hold after loading, where they are checked.
-        samples: Number of samples, whose images are looked at once, whatever worker and epoch loads them.
+        rule: Which values label maps may hold in their files, where they are checked.
+        classes: Number of classes that they are numbered by once they are loaded.
+        samples: Number of samples, whose files are looked at once, whatever worker and epoch loads them.
 
     Raises:
         UserError: When called: an image is damaged, or a label map does not fit its image or the classes.
     """
 
-    def __init__(self, transforms: list[Any], rule: LabelRule | None, samples: int) -> None:
+    def __init__(self, transforms: list[Any], rule: LabelRule | None, classes: int, samples: int) -> None:
         super().__init__(transforms)
-        self.rule = rule
+        self.image_loader, self.map_loader = loaders_of(transforms)
+        self.stored = rule if self.map_loader.transform is not None else None
+        # Zero is reduced and classes are renumbered by then.
+        self.loaded = rule and replace(rule, num_labels=classes, reduce_zero_label=False)
         # Shared by the processes that load samples.
         self.seen = torch.zeros(samples, dtype=torch.bool)
         self.seen.share_memory_()  # type: ignore[no-untyped-call]
@@ -42,8 +57,8 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
     def __call__(self, data: dict[str, Any]) -> dict[str, Any] | None:
         """Run the transforms on one sample."""
         files = {key: data[key] for key in ('img_path', 'seg_map_path') if isinstance(data.get(key), str)}
-        self._look_once(data.get('sample_idx'), files.get('img_path'))
-        unchecked = self.rule is not None
+        self._look_once(data.get('sample_idx'), files)
+        unchecked = self.loaded is not None
         result: dict[str, Any] | None = data
         name = files.get('img_path') or data.get('sample')
         for transform in self.transforms:
@@ -51,7 +66,7 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
                 try:
                     result = transform(result)
                 except Exception as error:
-                    _blame_files(files, error)
+                    self._blame_files(files, error)
                     raise
             if result is None:
                 return None
@@ -60,33 +75,41 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
                 self._check(result, files.get('seg_map_path'))
         return result
 
-    def _look_once(self, place: int | None, image: str | None) -> None:
-        if image is None or (place is not None and 0 <= place < len(self.seen) and self.seen[place]):
+    def _look_once(self, place: int | None, files: Mapping[str, str]) -> None:
+        known = place is not None and 0 <= place < len(self.seen)
+        if known and self.seen[place]:
             return
-        if is_torn(image):
-            raise UserError(f'The image {image} is truncated: replace or remove it ({_TOOL}).')
-        if place is not None and 0 <= place < len(self.seen):
+        image, label_map = files.get('img_path'), files.get('seg_map_path')
+        if image is not None and is_torn(Path(image)):
+            self._blame_files(files)
+        if label_map is not None and self.stored is not None:
+            wrong = lost_labels(Path(label_map), self.stored, self.map_loader)
+            if wrong:
+                raise _unusable(label_map, label_difference(wrong, self.stored))
+        if known:
             self.seen[place] = True
 
     def _check(self, data: Mapping[str, Any], path: Any) -> None:
-        assert self.rule is not None
+        assert self.loaded is not None
         labels = data['gt_seg_map']
         size = data.get('ori_shape')
-        what = ''
-        if size is not None and tuple(labels.shape[:2]) != tuple(size[:2]):
-            what = size_difference(labels.shape, size)
-        elif wrong := self.rule.wrong_labels(labels):
-            what = label_difference(wrong, self.rule)
-        if what:
-            raise UserError(f'The label map {path} {what} ({_TOOL}).')
+        if labels.ndim > 2:
+            raise _unusable(path, channel_difference(labels.shape))
+        if size is not None and tuple(labels.shape) != tuple(size[:2]):
+            raise _unusable(path, size_difference(labels.shape, size))
+        if wrong := self.loaded.wrong_labels(label_values(labels)):
+            raise _unusable(path, label_difference(wrong, self.loaded))
+
+    def _blame_files(self, files: Mapping[str, str], error: Exception | None = None) -> None:
+        """Raise UserError where one of a sample's files is the reason why it cannot be loaded."""
+        for key, load in (('img_path', self.image_loader), ('seg_map_path', self.map_loader)):
+            pixels = read_pixels(Path(files[key]), load) if key in files else None
+            if isinstance(pixels, Problem):
+                raise UserError(f'{str(pixels).rstrip(".")} ({_TOOL}).') from error
 
 
-def _blame_files(files: Mapping[str, str], error: Exception) -> None:
-    """Raise UserError where one of a sample's files is the reason why it cannot be loaded."""
-    for path in files.values():
-        pixels = read_pixels(Path(path))
-        if isinstance(pixels, Problem):
-            raise UserError(f'{str(pixels).rstrip(".")} ({_TOOL}).') from error
+def _unusable(label_map: Any, what: str) -> UserError:
+    return UserError(f'The label map {label_map} {what} ({_TOOL}).')
 
 
 def check_samples(dataset: Any) -> None:
@@ -96,13 +119,13 @@ def check_samples(dataset: Any) -> None:
             check_samples(inner)
     pipeline: Any = getattr(dataset, 'pipeline', None)
     if type(pipeline) is Compose:
-        dataset.pipeline = CheckedPipeline(pipeline.transforms, _loaded_rule(dataset), len(dataset))
+        rule, classes = _label_rule(dataset), len(getattr(dataset, 'metainfo', {}).get('classes') or ())
+        dataset.pipeline = CheckedPipeline(pipeline.transforms, rule, classes, len(dataset))
 
 
-def _loaded_rule(dataset: Any) -> LabelRule | None:
-    """Return the rule for maps as the transforms leave them: zero reduced and classes renumbered already."""
+def _label_rule(dataset: Any) -> LabelRule | None:
+    """Return the rule for the label maps of a built data set; None where it has none that mmseg loads."""
     if 'label_map' not in getattr(dataset, 'metainfo', {}):
         return None
-    if label_rule(type(dataset), dict(metainfo=dataset.metainfo)) is None:
-        return None
-    return LabelRule(len(dataset.metainfo['classes']), reduce_zero_label=False, ignore_index=dataset.ignore_index)
+    settings = dict(reduce_zero_label=dataset.reduce_zero_label, ignore_index=dataset.ignore_index)
+    return label_rule(type(dataset), dict(metainfo=dataset.metainfo, **settings))

@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from coc_core.files import is_hidden
-from coc_core.mm.data_checks.inspection import Inspection, open_image, shown
+from coc_core.mm.data_checks.inspection import Inspection, open_file, shown
 from coc_core.mm.data_checks.problems import Problem
+from coc_core.mm.loading import ImageLoader
 
 _NUMBERED = re.compile(r'[a-z]?(\d+)', re.IGNORECASE)
 
 
-def inspect(inspection: Inspection, dataset: Any, *, files: bool) -> None:
+def inspect(inspection: Inspection, dataset: Any, loader: ImageLoader | None) -> None:
     """Add the checks of a data set that finds its images in folders.
 
     Args:
         inspection: What they are added to.
         dataset: mmpretrain's `CustomDataset` without annotation file, built but not loaded.
-        files: Whether the samples' files will be opened.
+        loader: What decodes the samples' files; None where they are not opened.
     """
     root, problems = os.path.normpath(dataset.img_prefix), inspection.problems
     # Without labels a folder is one heap of images.
@@ -34,8 +35,8 @@ def inspect(inspection: Inspection, dataset: Any, *, files: bool) -> None:
         images = [path for path in found if dataset.is_valid_file(path)]
         left_out.extend(path for path in found if not dataset.is_valid_file(path))
         counts[folder] = len(images)
-        if files:
-            inspection.samples.extend(partial(open_image, Path(path)) for path in images)
+        if loader is not None:
+            inspection.samples.extend(partial(open_file, Path(path), loader) for path in images)
     problems.extend(_left_out(root, left_out, dataset))
     total = sum(counts.values())
     inspection.summary = f'{total} images'

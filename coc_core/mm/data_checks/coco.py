@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from coc_core.mm.data_checks.images import absent_files, read_pixels
+from coc_core.mm.data_checks.images import absent_files, read_pixels, size_problems
 from coc_core.mm.data_checks.inspection import (
     Inspection,
     Sample,
@@ -19,6 +19,7 @@ from coc_core.mm.data_checks.inspection import (
     transforms_of,
 )
 from coc_core.mm.data_checks.problems import Problem
+from coc_core.mm.loading import ImageLoader, image_loader
 
 
 def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> None:
@@ -38,7 +39,8 @@ def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> N
     masks = any(step.get('with_mask') for step in transforms_of(dataset.get('pipeline')))
     inspection.problems.extend(annotation_problems(content, ann_file, folder, _classes(scope, dataset), masks=masks))
     named = [image for image in content['images'] if 'file_name' in image and (folder / image['file_name']).is_file()]
-    inspection.samples.extend(partial(open_image, image, folder) for image in named)
+    loader = image_loader(dataset.get('pipeline'), scope)
+    inspection.samples.extend(partial(open_image, image, folder, loader) for image in named)
     inspection.summary = (
         f'{len(content["images"])} images, {len(content["annotations"])} annotations, '
         f'{len(content["categories"])} categories, {empty_images(content)} images without annotation'
@@ -166,14 +168,13 @@ def empty_images(content: Mapping[str, Any]) -> int:
     return sum(image.get('id') not in seen for image in content['images'])
 
 
-def open_image(image: Mapping[str, Any], folder: Path) -> Sample:
-    """Decode one listed image and compare its size with the file's."""
+def open_image(image: Mapping[str, Any], folder: Path, loader: ImageLoader) -> Sample:
+    """Decode one listed image as training does and compare its size with the file's."""
     path = folder / image['file_name']
-    pixels = read_pixels(path)
+    pixels = read_pixels(path, loader)
     if isinstance(pixels, Problem):
         return Sample([pixels])
     actual, listed = pixels.shape[:2], (image.get('height'), image.get('width'))
-    if actual == listed:
-        return Sample([])
     what = f'has {actual[1]}x{actual[0]} pixels, its annotations are for {listed[1]}x{listed[0]}'
-    return Sample([Problem(str(path), what)])
+    difference = Problem(str(path), what) if actual != listed else None
+    return Sample(size_problems(path, actual, loader, 'annotations', difference))

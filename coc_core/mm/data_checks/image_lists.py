@@ -9,17 +9,18 @@ from typing import Any
 from mmengine.fileio import list_from_file
 
 from coc_core.mm.data_checks.images import absent_files
-from coc_core.mm.data_checks.inspection import Inspection, open_image
+from coc_core.mm.data_checks.inspection import Inspection, open_file
 from coc_core.mm.data_checks.problems import Problem
+from coc_core.mm.loading import ImageLoader
 
 
-def inspect(inspection: Inspection, dataset: Any, *, files: bool) -> None:
+def inspect(inspection: Inspection, dataset: Any, loader: ImageLoader | None) -> None:
     """Add the checks of a data set that finds its images in a text file.
 
     Args:
         inspection: What they are added to.
         dataset: mmpretrain's `CustomDataset` with an annotation file, built but not loaded.
-        files: Whether the samples' files will be opened.
+        loader: What decodes the samples' files; None where they are not opened.
     """
     place, problems = dataset.ann_file, inspection.problems
     try:
@@ -49,9 +50,9 @@ def inspect(inspection: Inspection, dataset: Any, *, files: bool) -> None:
     if dataset.with_label and lines:
         seen = set(labels.values())
         problems.extend(inspection.missing_classes(place, [n for i, n in enumerate(classes) if i not in seen]))
-    if files:
+    if loader is not None:
         gone = set(absent)
-        inspection.samples.extend(partial(open_image, path) for path in paths if path not in gone)
+        inspection.samples.extend(partial(open_file, path, loader) for path in paths if path not in gone)
     inspection.summary = f'{len(lines)} images'
 
 

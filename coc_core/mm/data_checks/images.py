@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from coc_core.mm.data_checks.problems import Problem
+from coc_core.mm.loading import ImageLoader
+from coc_core.visualization.decoding import decoded
 
-# Cameras append data of their own behind an image's end.
-_TAIL = 1 << 16
+# OpenCV does not turn AVIF.
+_TURNED_FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'TIFF')
 
 
-def read_pixels(path: Path) -> NDArray[Any] | Problem:
-    """Decode an image to its end: uint8 (or wider) [H, W] or [H, W, C], or the problem that prevents it."""
+def read_pixels(path: Path, load: Callable[[Path], NDArray[Any]]) -> NDArray[Any] | Problem:
+    """Decode an image or label map to its end, or return the problem that prevents it.
+
+    Args:
+        path: The file.
+        load: What training reads it with: an `ImageLoader` or a `LabelMapLoader`.
+
+    Raises:
+        Exception: ``load`` fails for another reason than the file.
+    """
+    pixels = decoded(path, load)
+    return Problem(str(path), pixels) if isinstance(pixels, str) else pixels
+
+
+def orientation(path: Path, loader: ImageLoader) -> int:
+    """Return the EXIF orientation, 2 to 8, by which a readable image is turned when it is loaded, or 1."""
+    if not loader.turns:
+        return 1
     try:
         with Image.open(path) as image:
-            return np.asarray(image)
-    except FileNotFoundError:
-        return Problem(str(path), 'does not exist')
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Problem(str(path), f'cannot be read as an image ({error}): replace or remove it')
+            found: Any = image.getexif().get(ExifTags.Base.Orientation) if image.format in _TURNED_FORMATS else 1
+    except Exception:  # What Pillow cannot read has no orientation that OpenCV would follow.
+        return 1
+    return int(found) if found in range(2, 9) else 1
 
 
-def is_torn(path: str) -> bool:
-    """Whether a JPEG or PNG file ends before its image does, by its last bytes alone.
+def size_problems(
+    image: Path, size: tuple[int, ...], loader: ImageLoader, what: str, difference: Problem | None
+) -> list[Problem]:
+    """Return what is wrong with the size of an image as it is loaded, and what its size cannot tell.
 
-    OpenCV decodes what there is of a torn JPEG and says so on stderr at most: half a gray picture for training.
+    Args:
+        image: The file.
+        size: Its height and width as it is loaded.
+        loader: What loaded it.
+        what: What belongs to it, such as annotations.
+        difference: That these are of another size, where they are.
     """
-    try:
-        with open(path, 'rb') as file:
-            start = file.read(8)
-            file.seek(max(0, file.seek(0, 2) - _TAIL))
-            tail = file.read()
-    except OSError:
-        return False
-    if start.startswith(b'\xff\xd8'):
-        return b'\xff\xd9' not in tail
-    return start.startswith(b'\x89PNG') and b'IEND' not in tail
+    turned = orientation(image, loader)
+    note = (
+        f'EXIF orientation {turned}, which turns it when it is loaded: its {what} must be of the turned image, or '
+        "LoadImageFromFile needs color_type='color_ignore_orientation'"
+    )
+    if difference is not None:
+        return [difference if turned == 1 else replace(difference, what=f'{difference.what} (the image has {note})')]
+    unseen = turned in (2, 3, 4) or (turned > 4 and size[0] == size[1])
+    return [Problem(str(image), f'has {note}', 'warning')] if unseen else []
 
 
 def absent_files(paths: Iterable[Path]) -> list[Path]:

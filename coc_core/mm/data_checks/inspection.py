@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.images import read_pixels
 from coc_core.mm.data_checks.problems import Problem
+from coc_core.mm.loading import ImageLoader, image_loader
 
 
 class Sample(NamedTuple):
@@ -82,13 +83,14 @@ def inspect_files(inspection: Inspection, scope: str, dataset: Mapping[str, Any]
     except Exception as error:
         inspection.problems.append(Problem(inspection.name, f'cannot be read ({type(error).__name__}: {error})'))
         return
-    inspection.samples.extend(partial(open_image, Path(path)) for path in paths if path)
+    loader = image_loader(dataset.get('pipeline'), scope)
+    inspection.samples.extend(partial(open_file, Path(path), loader) for path in paths if path)
     inspection.summary = f'{len(built)} samples'
 
 
-def open_image(path: Path) -> Sample:
-    """Decode an image to its end."""
-    pixels = read_pixels(path)
+def open_file(path: Path, loader: ImageLoader) -> Sample:
+    """Decode an image of which nothing else is known."""
+    pixels = read_pixels(path, loader)
     return Sample([pixels] if isinstance(pixels, Problem) else [])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import getmro, signature
@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from coc_core.mm.data_checks.images import read_pixels
+from coc_core.mm.data_checks.images import read_pixels, size_problems
 from coc_core.mm.data_checks.inspection import Inspection, Sample, class_names, dataset_class, path_below
 from coc_core.mm.data_checks.problems import Problem
+from coc_core.mm.loading import ImageLoader, LabelMapLoader, image_loader, label_map_loader
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,11 @@ class LabelRule:
     reduce_zero_label: bool
     ignore_index: int = 255
 
-    def wrong_labels(self, label_map: NDArray[Any]) -> list[int]:
-        """Return the values of a map, as stored, that stand for no class."""
+    def wrong_labels(self, values: Sequence[float]) -> list[float]:
+        """Return those values of a map, as stored, that stand for no class."""
         highest = self.num_labels - (0 if self.reduce_zero_label else 1)
-        # Several times as fast as np.unique, and it runs for every training sample.
-        counted = label_map.dtype == np.uint8
-        values = np.flatnonzero(np.bincount(label_map.ravel())) if counted else np.unique(label_map)
-        return [int(v) for v in values if not 0 <= v <= highest and v not in (self.ignore_index, 255)]
+        known = (self.ignore_index, 255)
+        return [v for v in values if v not in known and not (0 <= v <= highest and v == int(v))]
 
     def describe(self) -> str:
         """Say in words what is allowed."""
@@ -81,21 +81,50 @@ def pairing_problems(folders: Folders, found: list[tuple[Path, Path]]) -> Iterat
         yield Problem(str(unused[0]), f'and {len(unused) - 1} more label maps have no image', level='left out')
 
 
-def open_pair(image: Path, label_map: Path, rule: LabelRule) -> Sample:
-    """Decode one image with its label map and compare them."""
-    pixels, labels = read_pixels(image), read_pixels(label_map)
+def open_pair(
+    image: Path, label_map: Path, rule: LabelRule, load_image: ImageLoader, load_map: LabelMapLoader
+) -> Sample:
+    """Decode one image with its label map as training does and compare them."""
+    pixels, labels = read_pixels(image, load_image), read_pixels(label_map, load_map)
     problems = [item for item in (pixels, labels) if isinstance(item, Problem)]
     if isinstance(labels, Problem):
         return Sample(problems)
     if labels.ndim != 2:
-        what = f'has {labels.shape[2]} channels: a label map has one, of class numbers'
-        return Sample([*problems, Problem(str(label_map), what)])
-    if not isinstance(pixels, Problem) and pixels.shape[:2] != labels.shape:
-        problems.append(Problem(str(label_map), size_difference(labels.shape, pixels.shape[:2])))
-    wrong = rule.wrong_labels(labels)
+        return Sample([*problems, Problem(str(label_map), channel_difference(labels.shape))])
+    if not isinstance(pixels, Problem):
+        size = pixels.shape[:2]
+        what = size_difference(labels.shape, size)
+        difference = Problem(str(label_map), what) if size != labels.shape else None
+        problems += size_problems(image, size, load_image, 'label map', difference)
+    values = label_values(labels)
+    wrong = rule.wrong_labels(values)
     if wrong:
         problems.append(Problem(str(label_map), label_difference(wrong, rule)))
-    return Sample(problems)
+    return Sample(problems, frozenset(int(v) for v in values if v not in wrong))
+
+
+def label_values(label_map: NDArray[Any]) -> list[float]:
+    """Return the values that a map holds."""
+    # Several times as fast as np.unique, and it runs for every training sample.
+    counted = label_map.dtype == np.uint8
+    values = np.flatnonzero(np.bincount(label_map.ravel())) if counted else np.unique(label_map)
+    return [*values.tolist()]
+
+
+def lost_labels(label_map: Path, rule: LabelRule, load: LabelMapLoader) -> list[float]:
+    """Return the wrong values of a map that has more than 8 bits, of which mmseg drops the upper ones."""
+    try:
+        with Image.open(label_map) as image:
+            deep = image.mode.startswith(('I', 'F'))
+    except Exception:  # What is damaged is found when it is loaded.
+        return []
+    labels = read_pixels(label_map, load) if deep else np.empty(0)
+    return [] if isinstance(labels, Problem) else rule.wrong_labels(label_values(labels))
+
+
+def channel_difference(shape: tuple[int, ...]) -> str:
+    """Return the rest of a sentence about a label map of several channels, by the shape that it is loaded with."""
+    return f'has {shape[2]} channels: a label map has one, of class numbers'
 
 
 def size_difference(map_size: tuple[int, ...], image_size: tuple[int, ...]) -> str:
@@ -103,7 +132,7 @@ def size_difference(map_size: tuple[int, ...], image_size: tuple[int, ...]) -> s
     return f'has {map_size[1]}x{map_size[0]} pixels, its image {image_size[1]}x{image_size[0]}'
 
 
-def label_difference(wrong: list[int], rule: LabelRule) -> str:
+def label_difference(wrong: Sequence[float], rule: LabelRule) -> str:
     """Return the rest of a sentence about labels that stand for no class."""
     shown = ', '.join(map(str, wrong[:5])) + (', ...' if len(wrong) > 5 else '')
     return f'has the labels {shown}, which stand for no class ({rule.describe()}): check metainfo and reduce_zero_label'
@@ -142,9 +171,11 @@ def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> N
     found = pairs(folders, ann_file)
     inspection.problems.extend(pairing_problems(folders, found))
     rule = label_rule(kind, arguments)
-    if rule is not None:
-        complete = [(image, label_map) for image, label_map in found if image.is_file() and label_map.is_file()]
-        inspection.samples.extend(partial(open_pair, *pair, rule) for pair in complete)
+    complete = [(image, label_map) for image, label_map in found if image.is_file() and label_map.is_file()]
+    if rule is not None and complete:
+        loaders = image_loader(dataset.get('pipeline'), scope), label_map_loader(dataset.get('pipeline'), scope)
+        inspection.samples.extend(partial(open_pair, *pair, rule, *loaders) for pair in complete)
+        inspection.unseen = trained_labels(own or wanted or [], wanted or own or [], rule)
     inspection.summary = f'{len(found)} images, {rule.num_labels if rule else "no"} classes'
 
 
@@ -160,6 +191,19 @@ def label_rule(kind: Any, arguments: Mapping[str, Any]) -> LabelRule | None:
     if classes is None:
         return None
     return LabelRule(len(classes), bool(arguments.get('reduce_zero_label')), arguments.get('ignore_index', 255))
+
+
+def trained_labels(drawn: Sequence[str], trained: Sequence[str], rule: LabelRule) -> dict[int, str]:
+    """Return the values, as stored, that a model learns from, with their names.
+
+    Args:
+        drawn: The classes that maps are drawn with.
+        trained: Those of them that the data set keeps, in its own order.
+        rule: What the values mean.
+    """
+    first = 1 if rule.reduce_zero_label else 0
+    kept = [name for place, name in enumerate(trained) if place != rule.ignore_index]
+    return {value: name for value, name in enumerate(drawn, first) if name in kept}
 
 
 def _defaults(kind: Any) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from PIL import Image
 from coc_core.mm.data_checks.checks import inspections
 
 
-def picture(path, width=40, height=30, value=90):
+def picture(path, width=40, height=30, value=90, orientation=1):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, value, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
     return path
 
 

@@ -1,11 +1,14 @@
 """COCO annotation files that do not fit their images, the classes or themselves."""
 
 import json
+import pickle
 
 import pytest
+from mmdet.registry import DATASETS
+from mmengine.registry import init_default_scope
 
 from coc_core.errors import UserError
-from coc_core.mm.data_checks.checks import check_data
+from coc_core.mm.data_checks.checks import check_data, inspections
 
 
 def remove(key):
@@ -63,3 +66,38 @@ def test_files_are_opened_to_their_end(coco, tmp_path, content, everything, pict
     assert len(errors) == 2
     assert '1.jpg cannot be read as an image' in errors[0] and 'runcated' in errors[0]
     assert '2.jpg has 41x30 pixels, its annotations are for 40x30' in errors[1]
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_annotations_are_of_the_image_as_mmdet_loads_it(coco, tmp_path, content, everything, picture, orientation):
+    picture(tmp_path / 'images' / '1.jpg', orientation=orientation)
+    cfg = coco(content)
+    errors, others = everything(cfg)
+    init_default_scope('mmdet')
+    loaded = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples']
+    assert bool(errors) == (loaded.ori_shape != (30, 40)) == (orientation > 4)
+    note = (
+        f'EXIF orientation {orientation}, which turns it when it is loaded: its annotations must be of the turned image'
+    )
+    if orientation > 4:
+        assert '1.jpg has 30x40 pixels, its annotations are for 40x30 (the image has ' + note in errors[0]
+        content['images'][0].update(width=30, height=40)
+        assert everything(coco(content)) == ([], [])
+    else:
+        assert others == [] if orientation == 1 else f'1.jpg has {note}' in others[0]
+
+
+def test_a_square_image_does_not_show_that_it_is_turned(coco, tmp_path, content, everything, picture):
+    picture(tmp_path / 'images' / '1.jpg', 40, 40, orientation=6)
+    content['images'][0]['height'] = 40
+    cfg = coco(content)
+    assert '1.jpg has EXIF orientation 6' in everything(cfg)[1][0]
+    cfg.train_dataloader.dataset.pipeline[0].color_type = 'color_ignore_orientation'
+    assert everything(cfg) == ([], [])
+
+
+def test_samples_can_be_sent_to_other_processes(coco, tmp_path, content):
+    (tmp_path / 'images' / '2.jpg').write_bytes(b'no image')
+    (found,) = inspections(coco(content), ['train'], files=True)
+    opened = [pickle.loads(pickle.dumps(sample))() for sample in found.samples]
+    assert opened == [sample() for sample in found.samples] and [len(o.problems) for o in opened] == [0, 1]
