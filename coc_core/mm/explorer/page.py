@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from coc_core.visualization.files import IMAGE_SUFFIXES, write_image
 
 MAX_UPLOAD = '20mb'
 NONE = 'none'
+_LONGEST_STEM = 200
 HINT = 'Upload or pick an image. A click on a point of the picture shows its cluster and what is similar to its center.'
 
 
@@ -128,6 +130,7 @@ class Page:
             answer = self.explorer.answer(
                 Request(Path(image), int(size), tuple(models), int(stage), int(block), int(head), opacity, point)
             )
+            saved = self._saved(answer, Path(image))
         except UserError as error:
             return [f'**{error}**', *nothing]
         shown = [*answer.pictures, None][:2]
@@ -138,10 +141,12 @@ class Page:
             gr.Slider(maximum=len(answer.depths) - 1, value=answer.stage),
             gr.Slider(maximum=answer.depths[answer.stage] - 1, value=answer.block),
             gr.Slider(maximum=answer.heads - 1, value=answer.head),
-            gr.DownloadButton(value=self._saved(answer, Path(image)), interactive=True),
+            gr.DownloadButton(value=saved, interactive=True),
         ]
 
     def _saved(self, answer: Any, image: Path) -> Path:
-        path = self.folder / f'{image.stem}_stage{answer.stage}_block{answer.block}_head{answer.head}.png'
+        # With what is added, the name of a file may have 255 bytes.
+        stem = os.fsencode(image.stem)[:_LONGEST_STEM].decode(errors='ignore')
+        path = self.folder / f'{stem}_stage{answer.stage}_block{answer.block}_head{answer.head}.png'
         write_image(path, side_by_side(answer))
         return path
