@@ -150,8 +150,8 @@ def _check_newest(work_dir: str, path: Path) -> None:
             return
         newest = found.path
     raise UserError(
-        f'{work_dir} holds {newest.name}, which does not come before {path}: --resume alone goes on from the newest '
-        'state there, --work-dir names another folder to go on in.'
+        f'{work_dir} holds {newest.name}, which a later --resume would take for newer than what comes after {path}: '
+        '--work-dir names another folder to go on in, --resume alone goes on from the newest state there.'
     )
 
 

@@ -91,10 +91,10 @@ def checkpoints(tmp_path):
     [
         (None, dict(work_dir='elsewhere'), None),
         ('auto', dict(), 'last'),
-        ('START', dict(), 'start'),
+        ('START', dict(work_dir='elsewhere'), 'start'),
         # A config asks for it: of the checkpoint that it names, or of the last one.
         (None, dict(resume=True), 'last'),
-        (None, dict(resume=True, load_from='START'), 'start'),
+        (None, dict(resume=True, load_from='START', work_dir='elsewhere'), 'start'),
         # The command line has the last word.
         ('auto', dict(load_from='START'), 'last'),
         (None, dict(load_from='START', work_dir='elsewhere'), None),

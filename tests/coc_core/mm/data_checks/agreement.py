@@ -291,7 +291,8 @@ train_cfg = dict(max_epochs=1)
 def write_config(folder, text, more):
     (folder / 'base.py').write_text(text)
     path = folder / 'config.py'
-    path.write_text(f"_base_ = 'base.py'\n{more or ''}\n")
+    # A change of files alone returns what it likes.
+    path.write_text(f"_base_ = 'base.py'\n{more if isinstance(more, str) else ''}\n")
     return str(path)
 
 

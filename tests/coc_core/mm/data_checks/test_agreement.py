@@ -1,7 +1,6 @@
 """What check_data.py passes trains and measures right; what would stop or mislead a training, it has said."""
 
 import json
-import shutil
 from pathlib import Path
 
 import agreement
@@ -72,6 +71,14 @@ def classes(*names):
     )
 
 
+def endings(*names):
+    return lambda folder: (
+        f'train_dataloader = dict(dataset=dict(extensions={names}))\n'
+        f'val_dataloader = dict(dataset=dict(extensions={names}))\n'
+        'test_dataloader = val_dataloader\n'
+    )
+
+
 def both(*changes):
     def change(folder):
         return '\n'.join(filter(lambda text: isinstance(text, str), (one(folder) for one in changes)))
@@ -86,12 +93,12 @@ CLASSIFICATION = {
     'with transparency': (first_picture(np.dstack([pixels(1), GRAY])), None),
     '16 bits': (first_picture(GRAY.astype(np.uint16) * 257), None),
     'jpeg': (suffix('.jpg'), None),
-    'webp': (suffix('.webp'), None),
+    'webp': (both(suffix('.webp'), endings('.webp')), None),
     'upper case': (suffix('.JPG', format='JPEG'), None),
     'a turned photo': (both(suffix('.jpg'), lambda folder: turned(folder / CAT / '0.jpg', 6)), None),
     'a hidden file': (write(CAT / '.DS_Store', b'junk'), None),
     'a folder below a class': (
-        lambda folder: (folder / CAT / '2020').mkdir() or shutil.move(folder / CAT / '0.png', folder / CAT / '2020'),
+        lambda folder: (folder / CAT / '2020').mkdir() or (folder / CAT / '0.png').rename(folder / CAT / '2020/0.png'),
         None,
     ),
     'classes in order': (classes('cat', 'dog'), None),
@@ -103,17 +110,17 @@ CLASSIFICATION = {
     'classes the other way round': (classes('dog', 'cat'), 'order|dog, cat'),
     'too many classes': (classes('cat', 'dog', 'eagle'), 'eagle|classes'),
     'another folder in val': (
-        lambda folder: (folder / 'data/val/cat').rename(folder / 'data/val/eagle') and None, 'eagle',
+        lambda folder: (folder / 'data/val/cat').rename(folder / 'data/val/eagle'), 'eagle',
     ),
     'a folder more in val': (
         lambda folder: save(folder / 'data/val/eagle/0.png', pixels(3)), 'eagle',
     ),
-    'an empty class': (lambda folder: [path.unlink() for path in (folder / CAT).iterdir()] and None, 'cat'),
+    'an empty class': (lambda folder: [path.unlink() for path in (folder / CAT).iterdir()], 'cat'),
     'a torn picture': (cut(CAT / '0.png'), r'0\.png'),
     'an empty picture': (write(CAT / '0.png', b''), r'0\.png'),
     'a text': (write(CAT / '0.png', b'not found'), r'0\.png'),
     'a float TIFF': (
-        lambda folder: Image.fromarray(np.random.rand(SIZE, SIZE).astype(np.float32)).save(folder / CAT / 'x.tiff'),
+        both(lambda folder: Image.fromarray(np.float32(GRAY)).save(folder / CAT / 'x.tiff'), endings('.png', '.tiff')),
         r'x\.tiff',
     ),
     'a head of other classes': (lambda folder: 'model = dict(head=dict(num_classes=3))\n', r'head.num_classes=3'),
@@ -144,7 +151,7 @@ def palette(folder):
 
 
 def all_maps(array):
-    return lambda folder: [save(path, array) for path in (folder / 'data/maps').rglob('*.png')] and None
+    return lambda folder: [save(path, array) for path in (folder / 'data/maps').rglob('*.png')]
 
 
 LABELS = Segmentation.labels()
@@ -159,7 +166,7 @@ SEGMENTATION = {
     'a class in no map': (all_maps(np.where(LABELS == 2, 255, LABELS).astype(np.uint8)), 'dog'),
     'nothing but nothing': (all_maps(np.where(LABELS == 255, 255, 0).astype(np.uint8)), 'cat, dog'),
     'a label too high': (map_of(np.where(LABELS == 2, 3, LABELS).astype(np.uint8)), 'labels 3'),
-    '16 bits': (map_of(np.where(LABELS == 2, 258, LABELS).astype(np.uint16)), '258'),
+    '16 bits': (map_of(np.where(LABELS == 2, 258, LABELS.astype(np.uint16)).astype(np.uint16)), '258'),
     'colors': (map_of(np.dstack([LABELS] * 3)), 'channels'),
     'another size': (map_of(LABELS[:20]), '32x20'),
     'no map': (lambda folder: (folder / 'data/maps/train/0.png').unlink(), 'no label map'),
@@ -251,7 +258,7 @@ DETECTION = {
 
 def clouds(labels=None, change=lambda array: array, part='training'):
     labels = np.arange(24) % 3 if labels is None else np.asarray(labels, dtype=np.int64)
-    return lambda folder: PointClouds.write(None, folder, part, labels, change(PointClouds.clouds(labels))) and None
+    return lambda folder: PointClouds.write(None, folder, part, labels, change(PointClouds.clouds(labels)))
 
 
 def changed(index, value):
@@ -276,7 +283,7 @@ POINT_CLOUDS = {
         both(clouds([0] * 12 + [1] * 11 + [2]), lambda folder: SPLIT), 'plate|class'),
     'fewer points than asked for': (clouds(change=lambda array: array[:, :20]), '20 points'),
     'far away': (clouds(change=lambda array: array + 5e5), '500,?000|5e\\+05|far'),
-    'no clouds': (clouds([]), 'no clouds'),
+    'no clouds': (clouds([]), '0 clouds'),
     'no labels': (
         lambda folder: h5py.File(next((folder / 'data').rglob('training*')), 'a').__delitem__('label'), 'label'),
 }  # fmt: skip
@@ -297,7 +304,7 @@ def test_the_check_and_the_training_agree(tmp_path, monkeypatch, layout, name):
     monkeypatch.chdir(tmp_path)
     data = layout(tmp_path)
     change, sentence = TABLES[layout][name]
-    config = agreement.write_config(tmp_path, layout.config, change(tmp_path) if change else None)
+    config = agreement.write_config(tmp_path, layout.config, change(tmp_path) if change else '')
     found = agreement.said(config)
     errors = [line for line in found if line.startswith('error')]
     if sentence is not None:

@@ -158,10 +158,10 @@ def save_elsewhere(tmp_path_factory):
 def test_a_state_is_not_gone_on_from_beside_what_a_resume_would_take_for_newer(work, tmp_path_factory):
     cfg = Config(dict(work_dir=str(work)))
     assert find_start(cfg, str(work / 'rescue_25.pth'), overwrite=False).meta['iter'] == 25
-    with pytest.raises(UserError, match=r'holds rescue_25.pth, which does not come before .*epoch_2.pth: --resume '):
+    with pytest.raises(UserError, match=r'holds rescue_25.pth, which .* for newer .*epoch_2.pth: --work-dir '):
         find_start(cfg, str(work / 'epoch_2.pth'), overwrite=False)
     elsewhere = save_elsewhere(tmp_path_factory)
-    with pytest.raises(UserError, match=r'which does not come before .*--work-dir names another folder'):
+    with pytest.raises(UserError, match=r'would take for newer .*--work-dir names another folder'):
         find_start(cfg, str(elsewhere), overwrite=False)
 
 
