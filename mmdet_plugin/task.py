@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from coc_core.checkpoints.layouts import DETECTION
 from coc_core.mm.data_checks import coco
-from coc_core.mm.data_checks.inspection import Inspection
+from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.task import Task, add_evaluator, visualization_hook
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
@@ -47,7 +47,8 @@ class DetectionTask(Task):
 
     def inspect(self, inspection: Inspection, dataset: Mapping[str, Any], *, files: bool) -> None:
         """Check COCO annotation files; of other data sets the images alone."""
-        if str(dataset.get('ann_file', '')).endswith('.json'):
+        kind = dataset_class(self.scope, dataset)
+        if dataset.get('ann_file') and _reads_coco(kind) and not hasattr(kind, 'inspect'):
             coco.inspect(inspection, self.scope, dataset)
         else:
             super().inspect(inspection, dataset, files=files)
@@ -60,3 +61,12 @@ class DetectionTask(Task):
         if part.get('use_mask'):
             return None
         return classes if part.get('use_sigmoid') else classes + 1
+
+
+def _reads_coco(kind: Any) -> bool:
+    """Whether a data set reads its annotation file as mmdet's CocoDataset does, unlike panoptic COCO or LVIS."""
+    from mmdet.datasets import CocoDataset
+
+    if not issubclass(kind, CocoDataset):
+        return False
+    return kind.COCOAPI is CocoDataset.COCOAPI and kind.load_data_list is CocoDataset.load_data_list

@@ -7,7 +7,6 @@ from copy import deepcopy
 from typing import Any
 
 from mmengine.config import Config
-from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 from torch import nn
 
@@ -71,8 +70,11 @@ class ClassificationTask(Task):
         return next(([number] for number in reversed(found) if isinstance(number, int)), None)
 
 
-def _unloaded(scope: str, dataset: Mapping[str, Any]) -> CustomDataset | None:
+def _unloaded(scope: str, dataset: Mapping[str, Any]) -> Any:
     """Return a data set that mmpretrain's `CustomDataset` loads, built but not loaded; None for any other."""
+    # What shows or exports a model has no use for them, and they take seconds to import.
+    from mmpretrain.datasets import CustomDataset
+
     kind = dataset_class(scope, dataset)
     if not issubclass(kind or object, CustomDataset) or hasattr(kind, 'inspect'):
         return None

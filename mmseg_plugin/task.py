@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.registry import MODELS
 
 from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
@@ -53,7 +51,16 @@ class SegmentationTask(Task):
             return None
         if key == 'class_weight' and kind.startswith('mmdet.') and not part.get('use_sigmoid'):
             return classes + 1
-        if key == 'out_channels' and issubclass(MODELS.get(kind) or object, BaseDecodeHead):
+        if key == 'out_channels' and _scores_pixels(kind):
             # Two classes may have one channel.
             return 1 if (part[key], classes) == (1, 2) else classes
         return needed
+
+
+def _scores_pixels(kind: str) -> bool:
+    """Whether a head of this name has a channel for each class; those that make masks have other channels."""
+    # What shows or exports a model has no use for it, and it takes seconds to import.
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+    from mmseg.registry import MODELS
+
+    return issubclass(MODELS.get(kind) or object, BaseDecodeHead)

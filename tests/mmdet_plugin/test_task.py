@@ -76,6 +76,9 @@ def test_other_annotations_than_cocos_are_not_looked_into(cfg, tmp_path):
     dataset = dict(type='XMLDataset', data_root=str(tmp_path), ann_file='train.txt')
     found = inspected(task_of(cfg), dataset, files=False)
     assert (found.problems, found.samples) == ([], [])
+    for kind in ('CocoPanopticDataset', 'LVISV1Dataset'):
+        dataset = dict(type=kind, data_root=str(tmp_path), ann_file='train.json')
+        assert inspected(task_of(cfg), dataset, files=False).problems == []
     dataset = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='train.json')
     (problem,) = inspected(task_of(cfg), dataset, files=False).problems
     assert str(problem).endswith('train.json does not exist.')

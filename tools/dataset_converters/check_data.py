@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,14 +67,16 @@ class Report:
 
 def check(args: argparse.Namespace) -> int:
     """Check every data set of the config; returns the number of errors."""
-    cfg = load_config(args.config, args.cfg_options)
     reports = []
-    for report in reports_of(cfg, args.phase, args.workers):
-        reports.append(report)
-        if not args.json:
-            print(f'{report.name}: {report.summary or "no size known"}')
-            for problem in report.problems:
-                print(f'  {problem["level"]}: {problem["text"]}')
+    # What libraries print is no part of a JSON object.
+    with redirect_stdout(sys.stderr) if args.json else nullcontext():
+        cfg = load_config(args.config, args.cfg_options)
+        for report in reports_of(cfg, args.phase, args.workers):
+            reports.append(report)
+            if not args.json:
+                print(f'{report.name}: {report.summary or "no size known"}')
+                for problem in report.problems:
+                    print(f'  {problem["level"]}: {problem["text"]}')
     errors = sum(report.errors for report in reports)
     if args.json:
         print(json.dumps(dict(errors=errors, data=[asdict(report) for report in reports])))

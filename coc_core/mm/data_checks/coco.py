@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from coc_core.mm.data_checks.coco_lists import Listing, evaluation_problems, is_id, listing_of, read
+from coc_core.mm.data_checks.coco_objects import Reading, check_objects, class_problems
 from coc_core.mm.data_checks.images import absent_files, read_pixels, size_problems
 from coc_core.mm.data_checks.inspection import (
     Inspection,
@@ -16,6 +18,7 @@ from coc_core.mm.data_checks.inspection import (
     class_names,
     dataset_class,
     path_below,
+    shown,
     transforms_of,
 )
 from coc_core.mm.data_checks.problems import Problem
@@ -33,139 +36,116 @@ def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> N
     ann_file = path_below(dataset, dataset['ann_file'])
     folder = path_below(dataset, (dataset.get('data_prefix') or {}).get('img', ''))
     content = read(ann_file)
+    problems = inspection.problems
     if isinstance(content, Problem):
-        inspection.problems.append(content)
+        problems.append(content)
         return
-    masks = any(step.get('with_mask') for step in transforms_of(dataset.get('pipeline')))
-    inspection.problems.extend(annotation_problems(content, ann_file, folder, _classes(scope, dataset), masks=masks))
-    named = [image for image in content['images'] if 'file_name' in image and (folder / image['file_name']).is_file()]
+    place = str(ann_file)
+    reading = _reading(scope, dataset, inspection.training)
+    listing = listing_of(content, place, problems)
+    problems.extend(_category_problems(listing, place, reading.classes))
+    absent = _absent_images(listing, folder, problems)
+    problems.extend(_image_problems(listing, folder, absent, place, reading))
+    if not inspection.training:
+        problems.extend(evaluation_problems(listing, place))
+    found = check_objects(listing, place, reading)
+    problems.extend(found.problems)
+    problems.extend(class_problems(found, listing, place, reading.classes, inspection))
+    present = [image for image in listing.images.values() if folder / image['file_name'] not in absent]
     loader = image_loader(dataset.get('pipeline'), scope)
-    inspection.samples.extend(partial(open_image, image, folder, loader) for image in named)
+    inspection.samples.extend(partial(open_image, image, folder, loader) for image in present)
+    annotated = {entry.get('image_id') for entry in listing.annotations if is_id(entry.get('image_id'))}
     inspection.summary = (
-        f'{len(content["images"])} images, {len(content["annotations"])} annotations, '
-        f'{len(content["categories"])} categories, {empty_images(content)} images without annotation'
+        f'{len(content["images"])} images, {len(content["annotations"])} annotations ({found.crowds} of crowds), '
+        f'{len(content["categories"])} categories, {len(listing.images.keys() - annotated)} images without annotation'
     )
 
 
-def _classes(scope: str, dataset: Mapping[str, Any]) -> list[str]:
-    named = class_names((dataset.get('metainfo') or {}).get('classes'))
-    return named or class_names(getattr(dataset_class(scope, dataset), 'METAINFO', {}).get('classes')) or []
+def _reading(scope: str, dataset: Mapping[str, Any], training: bool) -> Reading:
+    classes = class_names((dataset.get('metainfo') or {}).get('classes'))
+    loading = [step for step in transforms_of(dataset.get('pipeline')) if step.get('with_mask')]
+    filtered = {} if dataset.get('test_mode') else dataset.get('filter_cfg') or {}
+    return Reading(
+        classes=classes or class_names(getattr(dataset_class(scope, dataset), 'METAINFO', {}).get('classes')) or [],
+        training=training,
+        masks=bool(loading),
+        polygons_only=any(not step.get('poly2mask', True) for step in loading),
+        min_size=filtered.get('min_size', 0),
+    )
 
 
-def read(ann_file: Path) -> dict[str, Any] | Problem:
-    """Read an annotation file, or say why it cannot be used at all."""
-    try:
-        content = json.loads(ann_file.read_bytes())
-    except FileNotFoundError:
-        return Problem(str(ann_file), 'does not exist')
-    except ValueError as error:
-        return Problem(str(ann_file), f'is not valid JSON ({error})')
-    lists = content if isinstance(content, Mapping) else {}
-    lacking = [key for key in ('images', 'annotations', 'categories') if not isinstance(lists.get(key), list)]
-    if lacking:
-        return Problem(str(ann_file), f'is not in COCO format: it has no list {" and no list ".join(lacking)}')
-    return dict(lists)
-
-
-def annotation_problems(
-    content: Mapping[str, Any], ann_file: Path, folder: Path, classes: Sequence[str], *, masks: bool
-) -> Iterator[Problem]:
-    """Yield what can be said without opening an image.
-
-    Args:
-        content: What `read` returned.
-        ann_file: The file that it came from.
-        folder: Where the images are.
-        classes: The class names of the data set's metainfo.
-        masks: Whether the pipeline loads masks.
-    """
-    place = str(ann_file)
-    yield from _list_problems(content, place)
-    yield from _category_problems(content, place, classes)
-    for path in absent_files(folder / image['file_name'] for image in content['images'] if 'file_name' in image):
-        yield Problem(str(path), f'does not exist, although {ann_file} lists it')
-    yield from _object_problems(content, place, masks)
-
-
-def _list_problems(content: Mapping[str, Any], place: str) -> Iterator[Problem]:
-    if not content['images']:
-        yield Problem(place, 'lists no images')
-    if not content['annotations']:
-        yield Problem(place, 'has an empty list of annotations: there is nothing to learn or to compare with')
-    for name, kind in (('images', 'image'), ('annotations', 'annotation'), ('categories', 'category')):
-        needed = {'images': ('id', 'file_name', 'height', 'width'), 'categories': ('id', 'name')}.get(name, ('id',))
-        for entry in content[name]:
-            lacking = [key for key in needed if key not in entry]
-            if lacking:
-                yield Problem(place, f'has the {kind} {entry.get("id", "without id")} without {" and ".join(lacking)}')
-        ids = Counter(entry.get('id') for entry in content[name])
-        repeated = [key for key, count in ids.items() if count > 1]
-        if repeated:
-            yield Problem(place, f'gives {len(repeated)} {kind} ids more than once, first {repeated[0]}')
-
-
-def _category_problems(content: Mapping[str, Any], place: str, classes: Sequence[str]) -> Iterator[Problem]:
-    names = [category.get('name') for category in content['categories']]
+def _category_problems(listing: Listing, place: str, classes: Sequence[str]) -> Iterator[Problem]:
+    if any(key == 'category_id' for key, _ in listing.damaged):
+        # Any more would follow from that.
+        return
+    names = list(listing.categories.values())
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name in classes]
+    if repeated:
+        ids = [key for key, name in listing.categories.items() if name == repeated[0]]
+        what = f'has {len(ids)} categories {repeated[0]!r} (ids {shown(ids)}), and mmdet makes a label of each'
+        yield Problem(place, f'{what}: give their annotations one of the ids, and remove the others')
     absent = [name for name in classes if name not in names]
     if absent:
+        near = next((name for name in names if _plain(name) == _plain(str(absent[0]))), None)
+        hint = '' if near is None else f', which it writes {near!r}'
         yield Problem(
             place,
-            f'has no category {absent[0]!r} ({len(absent)} of the {len(classes)} classes of metainfo are not among its '
-            f'categories {_shown(names)}), which would shift the labels: set dataset.metainfo.classes to its names',
+            f'has no category {absent[0]!r}{hint} ({len(absent)} of the {len(classes)} classes of metainfo are not '
+            f'among its categories {shown(names)}), which would shift the labels: set dataset.metainfo.classes to its '
+            'names',
         )
     order = [name for name in names if name in classes]
-    if not absent and order != list(classes):
+    if not absent and not repeated and order != list(classes):
         yield Problem(
             place,
-            f'orders its categories {_shown(order)}, metainfo {_shown(classes)}, and mmdet numbers labels in the '
+            f'orders its categories {shown(order)}, metainfo {shown(classes)}, and mmdet numbers labels in the '
             "file's order: write dataset.metainfo.classes in that order",
         )
-    unlisted = {category.get('id'): category.get('name') for category in content['categories']}
-    unlisted = {key: name for key, name in unlisted.items() if name not in classes}
-    count = sum(entry.get('category_id') in unlisted for entry in content['annotations'])
+    unlisted = {key: name for key, name in listing.categories.items() if name not in classes}
+    ids = [entry.get('category_id') for entry in listing.annotations]
+    count = sum(is_id(value) and value in unlisted for value in ids)
     if unlisted:
         yield Problem(
             place,
             f'has {count} annotations of {len(unlisted)} categories that metainfo does not list '
-            f'({_shown(list(unlisted.values()))})',
+            f'({shown(list(unlisted.values()))})',
             level='left out',
         )
 
 
-def _object_problems(content: Mapping[str, Any], place: str, masks: bool) -> Iterator[Problem]:
-    images = {image.get('id'): image for image in content['images']}
-    categories = {category.get('id') for category in content['categories']}
-    for entry in content['annotations']:
-        where = f'{place}: annotation {entry.get("id")}'
-        box = entry.get('bbox')
-        if entry.get('image_id') not in images:
-            yield Problem(where, f'belongs to the image {entry.get("image_id")!r}, which the file does not list')
-        elif entry.get('category_id') not in categories:
-            yield Problem(where, f'has the category {entry.get("category_id")!r}, which the file does not list')
-        elif not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
-            yield Problem(where, f'has the box {box!r} instead of [x, y, width, height]')
-        elif 'area' not in entry:
-            yield Problem(where, 'has no area')
-        elif masks and not entry.get('segmentation'):
-            yield Problem(where, 'has no segmentation, but the pipeline loads masks')
-        elif not _visible(box, images[entry['image_id']]) or entry['area'] <= 0:
-            yield Problem(where, f'has a box {box} of less than a pixel or outside its image', level='left out')
+def _plain(name: str) -> str:
+    """Return a name without what differs between spellings of it."""
+    return re.sub(r'[\s_-]', '', name.casefold())
 
 
-def _visible(box: Sequence[float], image: Mapping[str, Any]) -> bool:
-    x, y, width, height = box
-    inside = x < image.get('width', 0) and y < image.get('height', 0) and x + width > 0 and y + height > 0
-    return width >= 1 and height >= 1 and inside
+def _absent_images(listing: Listing, folder: Path, problems: list[Problem]) -> set[Path]:
+    try:
+        return set(absent_files(folder / image['file_name'] for image in listing.images.values()))
+    except OSError as error:
+        problems.append(Problem(str(folder), f'cannot be listed ({error})'))
+        return set()
 
 
-def _shown(names: Sequence[Any]) -> str:
-    return ', '.join(map(str, names[:5])) + (', ...' if len(names) > 5 else '')
-
-
-def empty_images(content: Mapping[str, Any]) -> int:
-    """Count the images without any annotation, which training leaves out and evaluation keeps."""
-    seen = {entry.get('image_id') for entry in content['annotations']}
-    return sum(image.get('id') not in seen for image in content['images'])
+def _image_problems(
+    listing: Listing, folder: Path, absent: set[Path], place: str, reading: Reading
+) -> Iterator[Problem]:
+    paths = Counter(folder / image['file_name'] for image in listing.images.values())
+    for path in paths:
+        if path in absent:
+            hint = ' (paths have / where it writes \\)' if '\\' in str(path) else ''
+            yield Problem(str(path), f'does not exist, although {place} lists it{hint}')
+    repeated = [path for path, count in paths.items() if count > 1]
+    if repeated:
+        yield Problem(
+            place,
+            f'lists {len(repeated)} files more than once, first {repeated[0]}: what one entry annotates is missing in '
+            'the other',
+            'warning',
+        )
+    small = sum(not reading.keeps(image) for image in listing.images.values())
+    if small:
+        what = f'has {small} images smaller than min_size={reading.min_size} of filter_cfg'
+        yield Problem(place, what, 'left out')
 
 
 def open_image(image: Mapping[str, Any], folder: Path, loader: ImageLoader) -> Sample:

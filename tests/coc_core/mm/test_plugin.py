@@ -8,15 +8,15 @@ import pytest
 
 PLUGINS = {'mmdet_plugin': 'mmdet.models', 'mmseg_plugin': 'mmseg.registry', 'mmpretrain_plugin': 'mmpretrain.apis'}
 REGISTERING = {
-    '', '.backbone', '.data_checks', '.data_checks.images', '.data_checks.inspection', '.fault_tolerance',
-    '.fault_tolerance.file_backend', '.fault_tolerance.saving', '.fault_tolerance.stopping', '.hooks',
-    '.hooks.clusters', '.hooks.progress', '.layer_decay', '.mistakes', '.models', '.plugin',
+    '', '.backbone', '.data_checks', '.data_checks.images', '.data_checks.inspection', '.data_checks.problems',
+    '.fault_tolerance', '.fault_tolerance.file_backend', '.fault_tolerance.saving', '.fault_tolerance.stopping',
+    '.hooks', '.hooks.clusters', '.hooks.progress', '.layer_decay', '.loading', '.mistakes', '.models', '.plugin',
     '.requirements', '.safe_loading', '.task',
 }  # fmt: skip
 CHECKS = {
-    'mmdet_plugin': {'.data_checks.coco'},
+    'mmdet_plugin': {'.data_checks.coco', *(f'.data_checks.coco_{part}' for part in ('lists', 'masks', 'objects'))},
     'mmseg_plugin': {'.data_checks.label_maps'},
-    'mmpretrain_plugin': set(),
+    'mmpretrain_plugin': {'.data_checks.class_folders', '.data_checks.image_lists'},
 }
 CODE = """
 import importlib, json, sys, time

@@ -47,22 +47,34 @@ def coco(tmp_path):
     for i in (1, 2):
         picture(tmp_path / 'images' / f'{i}.jpg')
 
-    def config(content, *, classes=('cat', 'dog'), num_classes=None):
+    def config(content, *, classes=('cat', 'dog'), num_classes=None, phase='train', loads=None, **changes):
         text = content if isinstance(content, str) else json.dumps(content)
         (tmp_path / 'instances.json').write_text(text)
         pipeline = [
             dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-            dict(type='PackDetInputs'),
+            dict(type='LoadAnnotations', with_bbox=True, **(loads or dict(with_mask=True))),
+            dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape')),
         ]
         dataset = dict(
             type='CocoDataset', data_root=str(tmp_path), ann_file='instances.json', data_prefix=dict(img='images'),
-            metainfo=dict(classes=classes), pipeline=pipeline,
+            metainfo=dict(classes=classes), pipeline=pipeline, test_mode=phase != 'train', **changes,
         )  # fmt: skip
         model = dict(type='RetinaNet', bbox_head=dict(type='RetinaHead', num_classes=num_classes or len(classes)))
-        return Config(dict(default_scope='mmdet', model=model, train_dataloader=dict(batch_size=1, dataset=dataset)))
+        loader = {f'{phase}_dataloader': dict(batch_size=1, dataset=dataset)}
+        return Config(dict(default_scope='mmdet', model=model, **loader))
 
     return config
+
+
+@pytest.fixture
+def told():
+    """What is known of an annotation file without opening images: level and sentence, without the file's name."""
+
+    def problems(cfg, phase='train'):
+        (found,) = inspections(cfg, [phase], files=False)
+        return [(problem.level, str(problem).split('instances.json', 1)[1]) for problem in found.problems]
+
+    return problems
 
 
 @pytest.fixture

@@ -30,6 +30,17 @@ def change(key, index, **entries):
         (remove('categories'), 'instances.json is not in COCO format: it has no list categories'),
         (change('categories', 1, name='cow'), r"has no category 'dog' \(1 of the 2 classes .* categories cat, cow\)"),
         (lambda content: content['categories'].reverse(), 'orders its categories dog, cat, metainfo cat, dog'),
+        (change('categories', 1, name=' Dog'), r"has no category 'dog', which it writes ' Dog' \(1 of the 2 classes"),
+        (
+            lambda content: content['categories'].append(dict(id=30, name='cat')),
+            r"has 2 categories 'cat' \(ids 10, 30\), and mmdet makes a label of each",
+        ),
+        (
+            change('images', 1, file_name='a\\2.jpg'),
+            r'a\\2.jpg does not exist, although .* lists it \(paths have / where it writes \\\)',
+        ),
+        (change('images', 1, file_name='/nowhere/2.jpg'), '^/nowhere/2.jpg does not exist, although .* lists it'),
+        (change('images', 1, file_name='a' * 300 + '/2.jpg'), 'images cannot be listed .*too long'),
         (change('annotations', 0, image_id=9), 'annotation 1 belongs to the image 9, which the file does not list'),
         (change('annotations', 1, category_id=9), 'annotation 2 has the category 9, which the file does not list'),
         (change('annotations', 0, segmentation=[]), 'annotation 1 has no segmentation, but the pipeline loads masks'),
@@ -55,6 +66,26 @@ def test_what_mmdet_skips_is_counted_and_no_error(coco, capsys, content, everyth
     assert '1 annotations of 1 categories that metainfo does not list (dog)' in capsys.readouterr().err
     errors, skipped = everything(coco(content, classes=('cat',)))
     assert errors == [] and len(skipped) == 2 and 'outside its image' in skipped[1]
+
+
+def test_two_categories_of_a_name_that_is_no_class_are_left_out(coco, content, everything):
+    content['categories'] += [dict(id=30, name='cow'), dict(id=40, name='cow')]
+    errors, skipped = everything(coco(content))
+    assert errors == [] and len(skipped) == 1
+    assert skipped[0].endswith('has 0 annotations of 2 categories that metainfo does not list (cow, cow).')
+
+
+def test_a_file_listed_under_two_ids_is_told(coco, content, everything):
+    content['images'][1]['file_name'] = './1.jpg'
+    errors, (warning,) = everything(coco(content))
+    assert errors == [] and 'lists 1 files more than once, first ' in warning and '/images/1.jpg: what one' in warning
+
+
+def test_absolute_paths_are_taken_as_they_are(coco, content, everything, picture, tmp_path):
+    content['images'][1]['file_name'] = str(picture(tmp_path / 'elsewhere' / '2.jpg'))
+    assert everything(coco(content)) == ([], [])
+    picture(tmp_path / 'elsewhere' / '2.jpg', width=41)
+    assert '2.jpg has 41x30 pixels, its annotations are for 40x30' in everything(coco(content))[0][0]
 
 
 def test_files_are_opened_to_their_end(coco, tmp_path, content, everything, picture):
