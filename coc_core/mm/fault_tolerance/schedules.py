@@ -55,7 +55,8 @@ class FollowConfigHook(Hook):
     config's schedules run up to the resumed step first, and the log says what is other than before.
 
     Raises:
-        UserError: In `after_load_checkpoint`: a changed schedule depends on more than the step.
+        UserError: In `after_load_checkpoint`: a changed schedule depends on more than the step, or the optimizer has
+            other groups of parameters.
     """
 
     # Before what only loads the model.
@@ -68,6 +69,11 @@ class FollowConfigHook(Hook):
             return
         schedules, saved = runner.param_schedulers or [], checkpoint.get('param_schedulers') or []
         groups, saved_groups = runner.optim_wrapper.param_groups, checkpoint['optimizer']['param_groups']
+        if len(groups) != len(saved_groups):
+            raise UserError(
+                f'The optimizer has {len(groups)} groups of parameters, the saved one {len(saved_groups)}: take '
+                'optim_wrapper.paramwise_cfg back, or start from the weights with load_from.'
+            )
         scheduled = {schedule.param_name for schedule in schedules}
         if 'momentum' in scheduled:
             # Where Adam keeps it.

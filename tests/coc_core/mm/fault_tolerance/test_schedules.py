@@ -70,6 +70,15 @@ def test_a_schedule_that_depends_on_results_has_no_place_to_go_on_from(project, 
     assert project.train(configs[0], 'plateau', '--resume') == 0
 
 
+def test_an_optimizer_of_other_groups_has_no_place_to_go_on_from(project, cut, capfd):
+    paramwise = 'optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0))\n'
+    assert project.train(project.config('base'), 'groups', '--no-validate', actions={7: cut}) == 143
+    assert project.train(project.config('paramwise', paramwise), 'groups', '--no-validate', '--resume') == 2
+    err = capfd.readouterr().err
+    assert 'groups of parameters, the saved one 1: take optim_wrapper.paramwise_cfg back' in err
+    assert 'Traceback' not in err
+
+
 def test_a_schedule_that_begins_after_the_end_is_told_before_anything_runs(project, capfd):
     late = "dict(type='CosineAnnealingLR', begin=2, T_max=1, eta_min=0)"
     config = project.config('late', f"param_scheduler = [dict(type='LinearLR', end=2), {late}]\n")
