@@ -51,7 +51,7 @@ class Small:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         tool = ROOT / 'tools' / 'dataset_converters' / 'make_digits_data.py'
-        run(tool, '--out', folder / 'data', '--layout', 'coco', 'ade20k', '--scenes', '8', '4')
+        run(tool, '--out', folder / 'data', '--layout', 'coco', 'ade20k', '--scenes', '10', '4')
         weights = create_model('coc_tiny', num_classes=10, layer_scale_init=0.1).state_dict()
         # For segmentation as mmpretrain saves it, for detection as the published code does.
         renamed = {k.replace('head.', 'head.fc.') if 'head.' in k else f'backbone.{k}': v for k, v in weights.items()}
@@ -193,7 +193,7 @@ def test_stock_tools_train_test_and_browse(untrained, scope, tmp_path):
     assert float(re.findall(rf'{name}: ([\d.]+)', out)[-1]) == pytest.approx(ours, abs=1e-4)
     out_dir = ['--output-dir', tmp_path / 'browse', '--not-show']
     browsed = run_stock_analysis(scope, 'browse_dataset.py', *out_dir, *untrained.options(scope))
-    assert browsed is None or len([p for p in (tmp_path / 'browse').rglob('*') if p.is_file()]) == 8
+    assert browsed is None or len([p for p in (tmp_path / 'browse').rglob('*') if p.is_file()]) == 10
 
 
 @pytest.mark.parametrize('scope', ['mmdet', pytest.param('mmseg', marks=pytest.mark.family)])
