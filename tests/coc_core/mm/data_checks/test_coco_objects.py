@@ -64,7 +64,6 @@ def test_a_wrong_value_is_one_error_with_the_annotation(coco, content, changes, 
         (dict(bbox=[40, 3, 10, 8], segmentation=None), 'has a box [40, 3, 10, 8] of less than a pixel', (1, 0)),
         (dict(area=0), 'has the area 0', (1, 0)),
         (dict(ignore=1), 'is marked as ignore', (1, 0)),
-        (dict(segmentation=[[2, 3, 12, 11]]), 'has no polygon of three points or more', (1, 1)),
     ],
 )
 def test_what_mmdet_leaves_out_of_training_is_told_as_that(coco, content, changes, reason, counts, told):
