@@ -68,7 +68,10 @@ class FollowConfigHook(Hook):
             runner.logger.warning('Several optimizers go on with their saved schedules, whatever the config says.')
             return
         schedules, saved = runner.param_schedulers or [], checkpoint.get('param_schedulers') or []
-        groups, saved_groups = runner.optim_wrapper.param_groups, checkpoint['optimizer']['param_groups']
+        groups, saved_groups = runner.optim_wrapper.param_groups, list(checkpoint['optimizer']['param_groups'])
+        if 'base_param_settings' in checkpoint['optimizer']:
+            # mmengine's wrapper counts what its groups derive from as one more.
+            saved_groups.append(checkpoint['optimizer']['base_param_settings'])
         if len(groups) != len(saved_groups):
             raise UserError(
                 f'The optimizer has {len(groups)} groups of parameters, the saved one {len(saved_groups)}: take '

@@ -7,6 +7,7 @@ import pytest
 from coc_core.errors import UserError
 from coc_core.mm.fault_tolerance.schedules import build_schedules
 
+PARAMWISE = 'optim_wrapper = dict(optimizer=dict(weight_decay=0.01), paramwise_cfg=dict(norm_decay_mult=0.0))\n'
 SIX_EPOCHS = ['train_cfg.max_epochs=6', 'param_scheduler.0.T_max=6']
 
 
@@ -33,17 +34,19 @@ def test_another_length_follows_the_schedule_of_that_length(project, by_iteratio
     assert f'param_scheduler.0.{what}' in capfd.readouterr().out
 
 
-def test_another_learning_rate_and_weight_decay_are_the_configs(project, cut, capfd):
+@pytest.mark.parametrize('groups', ['one', 'many'])
+def test_another_learning_rate_and_weight_decay_are_the_configs(project, cut, capfd, groups):
     options = ['--cfg-options', 'optim_wrapper.optimizer.lr=0.02', 'optim_wrapper.optimizer.weight_decay=0.3']
-    config = project.config('base')
-    assert project.train(config, 'faster', '--no-validate', *options) == 0
-    assert project.train(config, 'becomes faster', '--no-validate', actions={7: cut}) == 143
-    assert project.train(config, 'becomes faster', '--no-validate', '--resume', *options) == 0
+    config = project.config(f'{groups} groups', PARAMWISE if groups == 'many' else '\n')
+    whole, work = f'faster of {groups}', f'{groups} become faster'
+    assert project.train(config, whole, '--no-validate', *options) == 0
+    assert project.train(config, work, '--no-validate', actions={7: cut}) == 143
+    assert project.train(config, work, '--no-validate', '--resume', *options) == 0
     out = capfd.readouterr().out
     assert 'lr=0.02, before 0.01; weight_decay=0.3, before 0.01. It goes on as if' in out
-    wanted, found = (rates(project, work) for work in ('faster', 'becomes faster'))
+    wanted, found = rates(project, whole), rates(project, work)
     assert [step for step in wanted if found[step] == wanted[step]] == list(range(9, 16)) and found[1] == 0.01
-    assert project.state('becomes faster', 'epoch_3.pth')['optimizer']['param_groups'][0]['weight_decay'] == 0.3
+    assert project.state(work, 'epoch_3.pth')['optimizer']['param_groups'][0]['weight_decay'] == 0.3
 
 
 def test_one_more_schedule_runs_up_to_the_resumed_step(project, cut, capfd):
@@ -71,9 +74,8 @@ def test_a_schedule_that_depends_on_results_has_no_place_to_go_on_from(project, 
 
 
 def test_an_optimizer_of_other_groups_has_no_place_to_go_on_from(project, cut, capfd):
-    paramwise = 'optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0))\n'
     assert project.train(project.config('base'), 'groups', '--no-validate', actions={7: cut}) == 143
-    assert project.train(project.config('paramwise', paramwise), 'groups', '--no-validate', '--resume') == 2
+    assert project.train(project.config('many groups', PARAMWISE), 'groups', '--no-validate', '--resume') == 2
     err = capfd.readouterr().err
     assert 'groups of parameters, the saved one 1: take optim_wrapper.paramwise_cfg back' in err
     assert 'Traceback' not in err
