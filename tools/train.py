@@ -18,11 +18,11 @@ from mmengine.dist import is_main_process
 
 from coc_core.mm.cli import running, training
 from coc_core.mm.cli.options import add_common_arguments
-from coc_core.mm.cli.rehearsal import check_smallest_batch
+from coc_core.mm.cli.rehearsal import build_schedules, check_smallest_batch
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
 from coc_core.mm.fault_tolerance.faults import explained
-from coc_core.mm.fault_tolerance.schedules import FollowConfigHook, build_schedules
+from coc_core.mm.fault_tolerance.schedules import FollowConfigHook
 from coc_core.mm.fault_tolerance.states import remove_earlier
 from coc_core.mm.fault_tolerance.stopping import StopHook
 from coc_core.mm.hooks.checkpoint import LoadCheckpointHook

@@ -1,4 +1,4 @@
-"""What of a training is tried before it begins."""
+"""What of a training is built and tried before it begins."""
 
 from __future__ import annotations
 
@@ -8,13 +8,45 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.batches import smallest_batch
 from coc_core.mm.fault_tolerance.seeding import SeededDataset
+from coc_core.mm.mistakes import building, raised_by_packages
+
+
+def build_schedules(runner: Runner) -> None:
+    """Build the optimizer and its schedules as mmengine does at the begin of a training, but before anything runs.
+
+    Raises:
+        UserError: A schedule does not fit the training's length, or an entry of the config is wrong.
+    """
+    with building('the optimizer'):
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+    # mmengine scales at each start of a training, and this one is done.
+    runner.auto_scale_lr = None
+    if runner.param_schedulers is None:
+        return
+    with building('param_scheduler'):
+        try:
+            runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+        except (ValueError, AssertionError) as error:
+            if not raised_by_packages(error):
+                raise
+            raise UserError(
+                f'param_scheduler does not fit a training of {_length(runner.train_loop)} ({error}): every schedule '
+                'must begin before the end. Change begin, end and T_max together with the length in train_cfg.'
+            ) from error
+
+
+def _length(loop: Any) -> str:
+    if isinstance(loop, EpochBasedTrainLoop):
+        return f'{loop.max_epochs} epoch(s) of {len(loop.dataloader)} step(s)'
+    return f'{loop.max_iters} step(s)'
 
 
 def check_smallest_batch(runner: Runner) -> None:

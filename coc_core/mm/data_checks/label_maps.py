@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from coc_core.mm.data_checks.images import read_pixels, size_problems
-from coc_core.mm.data_checks.inspection import Inspection, Sample, class_names, dataset_class, path_below
+from coc_core.mm.data_checks.inspection import Inspection, Sample, class_names, dataset_class, path_below, shown
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.loading import ImageLoader, LabelMapLoader, image_loader, label_map_loader
 
@@ -134,8 +134,8 @@ def size_difference(map_size: tuple[int, ...], image_size: tuple[int, ...]) -> s
 
 def label_difference(wrong: Sequence[float], rule: LabelRule) -> str:
     """Return the rest of a sentence about labels that stand for no class."""
-    shown = ', '.join(map(str, wrong[:5])) + (', ...' if len(wrong) > 5 else '')
-    return f'has the labels {shown}, which stand for no class ({rule.describe()}): check metainfo and reduce_zero_label'
+    which = f'the labels {shown(wrong)}, which stand for no class ({rule.describe()})'
+    return f'has {which}: check metainfo and reduce_zero_label'
 
 
 def has_maps(dataset: Mapping[str, Any]) -> bool:

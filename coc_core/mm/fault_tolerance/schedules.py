@@ -1,4 +1,4 @@
-"""Schedules of learning rates and the like: built before anything runs, and after a resume those of the config."""
+"""Schedules of learning rates and the like, and options of the optimizer, of a training that goes on."""
 
 from __future__ import annotations
 
@@ -10,41 +10,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from coc_core.errors import UserError
-from coc_core.mm.mistakes import building, raised_by_packages
 
 # What a schedule reaches by itself; the rest of it is what the config says.
 _PROGRESS = frozenset({'last_step', '_global_step', '_last_value', 'best', 'num_bad_epochs', 'cooldown_counter'})
-
-
-def build_schedules(runner: Runner) -> None:
-    """Build the optimizer and its schedules as mmengine does at the begin of a training, but before anything runs.
-
-    Raises:
-        UserError: A schedule does not fit the training's length, or an entry of the config is wrong.
-    """
-    with building('the optimizer'):
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
-    # mmengine scales at each start of a training, and this one is done.
-    runner.auto_scale_lr = None
-    if runner.param_schedulers is None:
-        return
-    with building('param_scheduler'):
-        try:
-            runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
-        except (ValueError, AssertionError) as error:
-            if not raised_by_packages(error):
-                raise
-            raise UserError(
-                f'param_scheduler does not fit a training of {_length(runner.train_loop)} ({error}): every schedule '
-                'must begin before the end. Change begin, end and T_max together with the length in train_cfg.'
-            ) from error
-
-
-def _length(loop: Any) -> str:
-    if isinstance(loop, EpochBasedTrainLoop):
-        return f'{loop.max_epochs} epoch(s) of {len(loop.dataloader)} step(s)'
-    return f'{loop.max_iters} step(s)'
 
 
 class FollowConfigHook(Hook):

@@ -1,4 +1,4 @@
-"""What of a training is tried before it begins."""
+"""What of a training is built and tried before it begins."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from coc_core.errors import UserError
-from coc_core.mm.cli.rehearsal import check_smallest_batch
+from coc_core.mm.cli.rehearsal import build_schedules, check_smallest_batch
 from coc_core.mm.fault_tolerance.seeding import place_samples
 
 
@@ -83,4 +83,22 @@ def test_any_other_error_is_the_models():
 
     with pytest.raises(ValueError, match='mine') as caught:
         check_smallest_batch(runner(Broken(), 8, 1))
+    assert not isinstance(caught.value, UserError)
+
+
+def test_an_error_of_somebodys_schedule_keeps_its_trace():
+    class Loop:
+        param_schedulers, auto_scale_lr, optim_wrapper, train_loop = [], None, None, None
+
+        def build_optim_wrapper(self, wrapper):
+            return wrapper
+
+        def scale_lr(self, wrapper, scaling):
+            pass
+
+        def build_param_scheduler(self, schedulers):
+            raise ValueError('mine')
+
+    with pytest.raises(ValueError, match='mine') as caught:
+        build_schedules(Loop())
     assert not isinstance(caught.value, UserError)

@@ -70,6 +70,8 @@ def test_every_form_that_mmdet_draws_is_right(mask, training):
         (dict(size=[30, 40], counts='é' + STRING), "has an RLE with the counts 'é"),
         (dict(size=[30, 40], counts=''), "has an RLE with the counts ''"),
         (dict(size=[30, 40], counts=STRING[:-1]), 'has an RLE with the counts'),
+        # Runs of 1300 and -100 pixels, which are 1200 together.
+        (dict(size=[30, 40], counts='dX1lL'), "has an RLE with the counts 'dX1lL'"),
         (dict(size=[30, 40], counts=STRING + '1'), 'has an RLE of 1209 pixels, but its image has 1200'),
         (dict(size=[30, 40], counts='P' * 100 + '0'), 'has an RLE with the counts'),
     ],

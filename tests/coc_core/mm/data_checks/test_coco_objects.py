@@ -134,6 +134,25 @@ def test_a_class_of_crowds_alone_cannot_be_learned_and_is_not_measured(coco, con
     assert told(coco(content, phase='val'), 'val') == [('warning', f'{what} is not measured.')]
 
 
+def test_a_class_of_boxes_that_are_left_out_cannot_be_learned(coco, content, told):
+    content['annotations'][1]['bbox'] = [2, 3, 0, 8]
+    (level, what), (missing, which) = told(coco(content))
+    assert level == 'left out' and what.startswith(': annotation 2 has a box [2, 3, 0, 8] of less than a pixel')
+    assert missing == 'error' and which.startswith(' has no sample of 1 of the classes (dog)')
+
+
+def test_objects_of_other_categories_teach_nothing_and_are_read_for_their_boxes_alone(coco, content, told):
+    content['annotations'][0].update(segmentation=[[4, 5]], iscrowd=7)
+    content['annotations'][2].update(segmentation=None)
+    ((level, what),) = told(coco(content, classes=('dog',)))
+    assert level == 'left out' and what.startswith(' has 2 annotations of 1 categories that metainfo does not list')
+    content['annotations'][1].update(iscrowd=1)
+    _, (level, what) = told(coco(content, classes=('dog',)))
+    assert level == 'error' and '2 are of other categories, 1 are crowds' in what
+    content['annotations'][0]['bbox'] = None
+    assert any('annotation 1 has the box None' in what for _, what in told(coco(content, classes=('dog',))))
+
+
 def test_images_that_mmdet_filters_do_not_teach_their_classes(coco, content, told):
     cfg = coco(content, filter_cfg=dict(filter_empty_gt=True, min_size=30))
     assert told(cfg) == [] and len(learned(cfg)) == 2

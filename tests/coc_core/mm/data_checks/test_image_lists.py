@@ -28,7 +28,7 @@ def found(cfg, tmp_path, text):
 
 
 def test_a_good_list_is_read_as_mmpretrain_reads_it(cfg, tmp_path):
-    inspection, problems = found(cfg, tmp_path, 'a.jpg 0\r\nb c.jpg 1\ndeep/d.jpg 1\n')
+    inspection, problems = found(cfg, tmp_path, 'a.jpg 0\r\nb c.jpg 1 \ndeep/d.jpg 1\n')
     assert problems == [] and inspection.summary == '3 images' and len(inspection.samples) == 3
     assert inspection.classes is None
     assert (

@@ -4,9 +4,6 @@ import json
 
 import pytest
 
-from coc_core.errors import UserError
-from coc_core.mm.fault_tolerance.schedules import build_schedules
-
 PARAMWISE = 'optim_wrapper = dict(optimizer=dict(weight_decay=0.01), paramwise_cfg=dict(norm_decay_mult=0.0))\n'
 SIX_EPOCHS = ['train_cfg.max_epochs=6', 'param_scheduler.0.T_max=6']
 
@@ -88,21 +85,3 @@ def test_a_schedule_that_begins_after_the_end_is_told_before_anything_runs(proje
     err = capfd.readouterr().err
     assert 'param_scheduler does not fit a training of 1 epoch(s) of 5 step(s)' in err and 'Traceback' not in err
     assert 'begin=2, end=1' in err and not list((project.folder / 'late').glob('*.pth'))
-
-
-def test_an_error_of_somebodys_schedule_keeps_its_trace():
-    class Loop:
-        param_schedulers, auto_scale_lr, optim_wrapper, train_loop = [], None, None, None
-
-        def build_optim_wrapper(self, wrapper):
-            return wrapper
-
-        def scale_lr(self, wrapper, scaling):
-            pass
-
-        def build_param_scheduler(self, schedulers):
-            raise ValueError('mine')
-
-    with pytest.raises(ValueError, match='mine') as caught:
-        build_schedules(Loop())
-    assert not isinstance(caught.value, UserError)
