@@ -85,3 +85,16 @@ def test_a_schedule_that_begins_after_the_end_is_told_before_anything_runs(proje
     err = capfd.readouterr().err
     assert 'param_scheduler does not fit a training of 1 epoch(s) of 5 step(s)' in err and 'Traceback' not in err
     assert 'begin=2, end=1' in err and not list((project.folder / 'late').glob('*.pth'))
+
+
+@pytest.mark.parametrize('schedule', ['constant', 'cosine'])
+def test_a_learning_rate_is_scaled_once_and_stays_so(project, cut, capfd, schedule):
+    text = 'auto_scale_lr = dict(base_batch_size=2)\n' + ('param_scheduler = None\n' if schedule == 'constant' else '')
+    config = project.config(f'scaled {schedule}', text)
+    work = f'scaled {schedule}'
+    assert project.train(config, work, '--no-validate', '--auto-scale-lr', actions={7: cut}) == 143
+    assert rates(project, work)[1] == 0.02
+    assert project.train(config, work, '--no-validate', '--auto-scale-lr', '--resume') == 0
+    found = rates(project, work)
+    assert len(found) == 15 and (schedule == 'cosine' or set(found.values()) == {0.02})
+    assert 'The config changes the training' not in capfd.readouterr().out
