@@ -11,6 +11,7 @@ from mmengine.config import Config
 from coc_core.checkpoints.layouts import DETECTION
 from coc_core.mm.data_checks import coco
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
+from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, add_evaluator, visualization_hook
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
@@ -52,6 +53,13 @@ class DetectionTask(Task):
             coco.inspect(inspection, self.scope, dataset)
         else:
             super().inspect(inspection, dataset, files=files)
+
+    def plan(self, request: Request) -> Plan:
+        """Plan a config for COCO annotation files."""
+        # Only the tool that writes configs needs it.
+        from mmdet_plugin.own_data import plan
+
+        return plan(request)
 
     def class_count(self, part: Mapping[str, Any], key: str, classes: int) -> int | None:
         """Count the background among the weights of a softmax loss; those of a mask's loss are for no classes."""

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from torch import nn
 
 from coc_core.errors import UserError
+from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task
 
 
@@ -15,6 +16,13 @@ class PointCloudTask(Task):
     """One class for each cloud of points."""
 
     scope = 'pointcloud'
+
+    def plan(self, request: Request) -> Plan:
+        """Plan a config for clouds in HDF5 files, or in class folders."""
+        # Only the tool that writes configs needs it.
+        from pointcloud.own_data import plan
+
+        return plan(request)
 
     def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
         """Return the whole classifier."""

@@ -13,6 +13,7 @@ from torch import nn
 from coc_core.checkpoints.layouts import Layout, register_layout
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class, inspect_files
+from coc_core.mm.own_data.plan import Plan, Request
 
 
 class Task:
@@ -76,6 +77,14 @@ class Task:
             kind.inspect(inspection, dataset)
         elif files:
             inspect_files(inspection, self.scope, dataset)
+
+    def plan(self, request: Request) -> Plan:
+        """Read a user's data and return what `tools/new_config.py` writes for a training on it.
+
+        Raises:
+            UserError: The data is not laid out as the task needs it, or an argument does not fit.
+        """
+        raise UserError(f'{self.scope} writes no config for data of your own.')
 
     def counting_parts(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parts of a config that are made for a number of classes, by their keys joined by dots."""
