@@ -17,7 +17,17 @@ from coc_core.checkpoints.layouts import DETECTION
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.coco_lists import read
 from coc_core.mm.data_checks.problems import Problem
-from coc_core.mm.own_data.config_text import assigned, base_path, counted, head, path_text, training
+from coc_core.mm.own_data.config_text import (
+    assigned,
+    base_path,
+    counted,
+    dataset,
+    head,
+    loader,
+    path_text,
+    pipelines,
+    training,
+)
 from coc_core.mm.own_data.fitting import Budget, training_bytes
 from coc_core.mm.own_data.folders import files_with, phase_of
 from coc_core.mm.own_data.plan import Plan, Request, Writer
@@ -114,7 +124,7 @@ def plan(request: Request) -> Plan:
         'epochs': (epochs, 'the schedule follows'),
     }
     summary = f'{arch} from {start.words} on {request.data}: {found}.'
-    text = head(request, BASE, summary, variables, _IMPORTS) + _body(request, start, data, masks)
+    text = head(request, BASE, summary, variables) + _body(request, start, data, masks)
     notes = list(_notes(data.train, classes, masks=masks))
     return Plan(text + training(base, start, decayed=True), summary, epochs, data.example, data.files, notes)
 
@@ -242,50 +252,28 @@ def _notes(file: CocoFile, classes: Sequence[str], *, masks: bool) -> list[str]:
     return notes
 
 
-_IMPORTS = """\
-import coc_core
-from coc_core.mm.own_data.resizing import resized
-"""
-
-
 def _body(request: Request, start: Start, data: Data, masks: bool) -> str:
     """Return the model and the data as the config has them."""
     count = {'num_classes': 'len(classes)'}
-    heads: dict[str, Any] = {'bbox_head': count, 'mask_head': count}
-    if not masks:
-        heads |= {'mask_head': 'None', 'mask_roi_extractor': 'None'}
+    boxes_alone = {'mask_head': 'None', 'mask_roi_extractor': 'None'}
     model = {
         'backbone': {'arch': 'arch', **start.backbone},
         'neck': {'in_channels': 'list(coc_core.VARIANTS[arch].dims)'},
-        'roi_head': heads,
+        'roi_head': {'bbox_head': count, **({'mask_head': count} if masks else boxes_alone)},
     }
-    lines = [*([start.comment] if start.comment else []), assigned('model', model)]
-    for side in ('train', 'test'):
-        lines.append(f'{side}_pipeline = resized(_base_.{side}_pipeline, _base_.image_size, image_size)')
+    lines = [*start.comment, assigned('model', model), *pipelines('image_size')]
     if not masks:
         lines.append('# Boxes alone: not every object has a segmentation.')
         lines.append("train_pipeline[1] = test_pipeline[2] = dict(type='LoadAnnotations', with_bbox=True)")
     if data.files:
         lines.append(f'# {SHARE:.0%} of the images are held back, in files of their own: no file was moved.')
-    for phase in ('train', 'val', 'test'):
-        lines += _phase(phase, request, data, masks)
+    for phase, path in data.ann_files.items():
+        prefix = {'img': repr(f'{path_text(data.folders[phase])}/')}
+        own = dataset(phase, {'ann_file': repr(path_text(path)), 'data_prefix': prefix})
+        lines.append(loader(phase, own, request.machine.workers, whole_batches=False))
+        if phase != 'train':
+            metric = {} if masks else {'metric': "['bbox']"}
+            lines.append(assigned(f'{phase}_evaluator', {'ann_file': repr(path_text(path)), **metric}))
+    if 'test' not in data.ann_files:
+        lines += ['test_dataloader = val_dataloader', 'test_evaluator = val_evaluator']
     return '\n'.join(lines) + '\n'
-
-
-def _phase(phase: str, request: Request, data: Data, masks: bool) -> list[str]:
-    """Return the lines of one phase's loader and evaluator."""
-    if phase not in data.ann_files:
-        return ['test_dataloader = val_dataloader', 'test_evaluator = val_evaluator']
-    ann_file = repr(path_text(data.ann_files[phase]))
-    dataset = {
-        'ann_file': ann_file,
-        'data_prefix': {'img': repr(f'{path_text(data.folders[phase])}/')},
-        'metainfo': 'dict(classes=classes)',
-        'pipeline': 'train_pipeline' if phase == 'train' else 'test_pipeline',
-    }
-    batch = {'batch_size': 'batch_size'} if phase == 'train' else {}
-    lines = [assigned(f'{phase}_dataloader', {**batch, 'num_workers': str(request.machine.workers), 'dataset': dataset})]
-    if phase != 'train':
-        metric = {} if masks else {'metric': "['bbox']"}
-        lines.append(assigned(f'{phase}_evaluator', {'ann_file': ann_file, **metric}))
-    return lines

@@ -10,7 +10,17 @@ from mmengine.config import Config
 
 from coc_core.checkpoints.layouts import CLASSIFICATION
 from coc_core.errors import UserError
-from coc_core.mm.own_data.config_text import assigned, base_path, counted, head, path_text, training
+from coc_core.mm.own_data.config_text import (
+    assigned,
+    base_path,
+    counted,
+    dataset,
+    head,
+    loader,
+    path_text,
+    pipelines,
+    training,
+)
 from coc_core.mm.own_data.fitting import Budget, training_bytes
 from coc_core.mm.own_data.folders import files_with, phase_folders, sizes_of, subfolders
 from coc_core.mm.own_data.plan import Plan, Request, Writer, lines_writer
@@ -89,7 +99,7 @@ def plan(request: Request) -> Plan:
         'epochs': (epochs, 'the schedule follows'),
     }
     summary = f'{arch} from {start.words} on {request.data}: {found}.'
-    text = head(request, BASE, summary, variables, IMPORTS) + _body(request, start, data)
+    text = head(request, BASE, summary, variables) + _body(request, start, data)
     return Plan(text + training(base, start, decayed=True), summary, epochs, data.val[0], data.files)
 
 
@@ -137,33 +147,14 @@ def images_in(folder: Path, extensions: Sequence[str]) -> Images:
     return Images(folder, classes, names, labels)
 
 
-IMPORTS = """\
-import coc_core
-from coc_core.mm.own_data.resizing import resized
-"""
-
-
 def _body(request: Request, start: Start, data: Data) -> str:
     """Return the model and the data as the config has them."""
-    backbone = {'arch': 'arch', **start.backbone}
-    lines = [
-        *([start.comment] if start.comment else []),
-        assigned('model', {'backbone': backbone, 'head': _HEAD}),
-        *[f'{side}_pipeline = resized(_base_.{side}_pipeline, _base_.image_size, image_size)' for side in _SIDES],
-    ]
+    head_entries = {'num_classes': 'len(classes)', 'in_channels': 'coc_core.VARIANTS[arch].dims[-1]'}
+    lines = [*start.comment, assigned('model', {'backbone': {'arch': 'arch', **start.backbone}, 'head': head_entries})]
+    lines += pipelines('image_size')
     if data.files:
         lines.append(f'# {SHARE:.0%} of each class is held back, by lists: no file was moved.')
-    for phase in ('train', 'val', 'test'):
-        pipeline = 'train_pipeline' if phase == 'train' else 'test_pipeline'
-        if phase in data.datasets:
-            dataset = {**data.datasets[phase], 'metainfo': 'dict(classes=classes)', 'pipeline': pipeline}
-            workers = str(request.machine.workers)
-            entries = {'batch_size': 'batch_size', 'num_workers': workers, 'dataset': dataset}
-            lines.append(assigned(f'{phase}_dataloader', entries))
-        else:
-            lines.append(f'{phase}_dataloader = val_dataloader')
+    lines += [loader(phase, dataset(phase, own), request.machine.workers) for phase, own in data.datasets.items()]
+    if 'test' not in data.datasets:
+        lines.append('test_dataloader = val_dataloader')
     return '\n'.join(lines) + '\n'
-
-
-_SIDES = ('train', 'test')
-_HEAD = {'num_classes': 'len(classes)', 'in_channels': 'coc_core.VARIANTS[arch].dims[-1]'}

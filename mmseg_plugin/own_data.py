@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from mmengine.config import Config
 
@@ -17,9 +16,20 @@ from coc_core.mm.data_checks.inspection import shown
 from coc_core.mm.data_checks.label_maps import channel_difference, label_values
 from coc_core.mm.loading import LabelMapLoader
 from coc_core.mm.own_data.class_lists import names_in
-from coc_core.mm.own_data.config_text import assigned, base_path, counted, head, path_text, training
+from coc_core.mm.own_data.config_text import (
+    Entries,
+    assigned,
+    base_path,
+    counted,
+    dataset,
+    head,
+    loader,
+    path_text,
+    pipelines,
+    training,
+)
 from coc_core.mm.own_data.fitting import Budget, training_bytes
-from coc_core.mm.own_data.folders import images_below, phase_folders, phase_of, sizes_of, subfolders
+from coc_core.mm.own_data.folders import PHASES, images_below, phase_folders, phase_of, sizes_of, subfolders
 from coc_core.mm.own_data.plan import Plan, Request, Writer, lines_writer
 from coc_core.mm.own_data.splits import SHARE, rarest, split
 from coc_core.mm.own_data.starting import Start, start_of_images
@@ -27,9 +37,7 @@ from coc_core.variants import get_config
 
 BASE = 'finetune_segmentation.py'
 # Batch normalization of the head needs two.
-BUDGET = Budget(
-    samples=16_000, epochs=(20, 100), from_scratch=3, batch=(16, 4), size=(512, 256), smallest_batch=2
-)
+BUDGET = Budget(samples=16_000, epochs=(20, 100), from_scratch=3, batch=(16, 4), size=(512, 256), smallest_batch=2)
 # Neck and head, whose maps are large.
 _SURROUNDINGS = 2.0
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'img_dir', 'jpegimages', 'photos', 'pictures')
@@ -104,8 +112,8 @@ def plan(request: Request) -> Plan:
     phases = {phase: Phase(pairs, range(len(pairs.names))) for phase, pairs in found.items()}
     if 'val' not in found:
         classes = [[value for value in seen if value != NO_LABEL] for seen in values]
-        sides = split(rarest(classes), f'The images in {found["train"].images}')
-        phases |= {phase: Phase(found['train'], side) for phase, side in zip(('train', 'val'), sides, strict=True)}
+        parts = split(rarest(classes), f'The images in {found["train"].images}')
+        phases |= {phase: Phase(found['train'], part) for phase, part in zip(('train', 'val'), parts, strict=True)}
     arch = request.arch or 'coc_small'
     start = start_of_images(request.checkpoint, arch, SEGMENTATION)
     count = len(phases['train'].places)
@@ -125,7 +133,7 @@ def plan(request: Request) -> Plan:
     summary = f'{arch} from {start.words} on {request.data}: {counted(labels.classes)}, {amounts}.'
     files: dict[Path, Writer] = {}
     body = _body(request, start, labels, phases, files)
-    text = head(request, BASE, summary, variables, _IMPORTS) + body + training(base, start, decayed=True)
+    text = head(request, BASE, summary, variables) + body + training(base, start, decayed=True)
     notes = [
         f'{len(pairs.alone)} images in {pairs.images} have no label map and are left out (first {pairs.alone[0]})'
         for pairs in found.values() if pairs.alone
@@ -238,49 +246,36 @@ def labels_of(request: Request, values: set[float]) -> Labels:
     # Maps that begin at 1 leave 0 to what has no class.
     zero_is_none = numbers[-1] == len(classes)
     if numbers[-1] > len(classes) or numbers[0] < 0:
-        raise UserError(f'{have}, but there are {len(classes)} classes ({shown(classes, 10)}): name one for each label.')
+        raise UserError(
+            f'{have}, but there are {len(classes)} classes ({shown(classes, 10)}): name one for each label.'
+        )
     return Labels(classes, zero_is_none)
-
-
-_IMPORTS = """\
-import coc_core
-from coc_core.mm.own_data.resizing import resized
-"""
 
 
 def _body(
     request: Request, start: Start, labels: Labels, phases: Mapping[str, Phase], files: dict[Path, Writer]
 ) -> str:
     """Return the model and the data as the config has them; add the lists that it names."""
-    model: dict[str, Any] = {
+    model: Entries = {
         'data_preprocessor': 'data_preprocessor',
         'backbone': {'arch': 'arch', **start.backbone},
         'neck': {'in_channels': 'list(coc_core.VARIANTS[arch].dims)'},
         'decode_head': {'num_classes': 'len(classes)'},
     }
-    lines = ['data_preprocessor = dict(size=(image_size, image_size))']
-    lines += [start.comment] if start.comment else []
-    lines.append(assigned('model', model))
-    for side in ('train', 'test'):
-        lines.append(f'{side}_pipeline = resized(_base_.{side}_pipeline, _base_.image_size, image_size)')
+    lines = ['data_preprocessor = dict(size=(image_size, image_size))', *start.comment, assigned('model', model)]
+    lines += pipelines('image_size')
     if phases['val'].pairs is phases['train'].pairs:
         lines.append(f'# {SHARE:.0%} of the images are held back, by lists: no file was moved.')
-    shared = {'metainfo': 'dict(classes=classes)', 'reduce_zero_label': str(labels.zero_is_none)}
-    for phase in ('train', 'val', 'test'):
-        if phase not in phases:
-            lines.append(f'{phase}_dataloader = val_dataloader')
-            continue
-        pipeline = {'pipeline': 'train_pipeline' if phase == 'train' else 'test_pipeline'}
-        batch = {'batch_size': 'batch_size'} if phase == 'train' else {}
-        dataset = _dataset(request, phase, phases[phase], shared | pipeline, files)
-        loader = {**batch, 'num_workers': str(request.machine.workers), 'dataset': dataset}
-        lines.append(assigned(f'{phase}_dataloader', loader))
+    shared = {'reduce_zero_label': str(labels.zero_is_none)}
+    for phase in sorted(phases, key=list(PHASES).index):
+        entries = _dataset(request, phase, phases[phase], dataset(phase, shared), files)
+        lines.append(loader(phase, entries, request.machine.workers, whole_batches=False))
+    if 'test' not in phases:
+        lines.append('test_dataloader = val_dataloader')
     return '\n'.join(lines) + '\n'
 
 
-def _dataset(
-    request: Request, phase: str, content: Phase, shared: Mapping[str, Any], files: dict[Path, Writer]
-) -> dict[str, Any]:
+def _dataset(request: Request, phase: str, content: Phase, shared: Entries, files: dict[Path, Writer]) -> Entries:
     """Return the entries of a data set, one for each pair of endings where there are several; add its lists."""
     names: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for place in content.places:
@@ -289,15 +284,18 @@ def _dataset(
         'img_path': repr(path_text(content.pairs.images)),
         'seg_map_path': repr(path_text(content.pairs.maps)),
     }
-    parts = []
+    parts: list[Entries] = []
     for number, (endings, lines) in enumerate(sorted(names.items()), 1):
         ann_file = request.folder / (f'{phase}.txt' if len(names) == 1 else f'{phase}_{number}.txt')
         files[ann_file] = lines_writer(lines)
-        own = {'img_suffix': repr(endings[0]), 'seg_map_suffix': repr(endings[1]), 'ann_file': repr(path_text(ann_file))}
+        own = {
+            'img_suffix': repr(endings[0]),
+            'seg_map_suffix': repr(endings[1]),
+            'ann_file': repr(path_text(ann_file)),
+        }
         parts.append({'data_prefix': prefix, **own, **shared})
     if len(parts) == 1:
         return parts[0]
     # mmseg's data sets know one ending of images each.
-    joined = [assigned('', {'type': repr('BaseSegDataset'), **part}).removeprefix(' = ') for part in parts]
-    inner = ''.join(f'            {part},\n'.replace('\n', '\n            ').rstrip(' ') for part in joined)
-    return {'_delete_': 'True', 'type': repr('ConcatDataset'), 'datasets': f'[\n{inner}        ]'}
+    joined = [{'type': repr('BaseSegDataset'), **part} for part in parts]
+    return {'_delete_': 'True', 'type': repr('ConcatDataset'), 'datasets': joined}

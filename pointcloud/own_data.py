@@ -16,7 +16,18 @@ from coc_core.errors import UserError
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.own_data import splits
 from coc_core.mm.own_data.class_lists import checked
-from coc_core.mm.own_data.config_text import Entries, assigned, base_path, counted, head, path_text, training
+from coc_core.mm.own_data.config_text import (
+    Entries,
+    assigned,
+    base_path,
+    counted,
+    dataset,
+    head,
+    loader,
+    path_text,
+    pipelines,
+    training,
+)
 from coc_core.mm.own_data.fitting import Budget
 from coc_core.mm.own_data.folders import files_with, phase_folders, phase_of, subfolders
 from coc_core.mm.own_data.plan import Plan, Request, Writer
@@ -29,9 +40,7 @@ from pointcloud.variants import PointMLPConfig, get_config
 
 BASE = 'finetune_pointcloud.py'
 # Batch normalization of the head needs two.
-BUDGET = Budget(
-    samples=40_000, epochs=(20, 100), from_scratch=3, batch=(32, 16), size=(1024, 1024), smallest_batch=2
-)
+BUDGET = Budget(samples=40_000, epochs=(20, 100), from_scratch=3, batch=(32, 16), size=(1024, 1024), smallest_batch=2)
 HDF5_SUFFIXES = ('.h5', '.hdf5')
 STORED_POINTS = 2048
 _LOOKED_AT = 50
@@ -88,8 +97,7 @@ def plan(request: Request) -> Plan:
     }
     amounts = f'{count} clouds for training and {data.counts["val"]} for validation'
     summary = f'{arch} from {start.words} on {request.data}: {counted(data.classes)}, {amounts}.'
-    imports = 'from coc_core.mm.own_data.resizing import resized\n'
-    text = head(request, BASE, summary, variables, imports) + _body(request, start, data, taken)
+    text = head(request, BASE, summary, variables, imports='') + _body(request, start, data, taken)
     text += training(base, start, decayed=False)
     return Plan(text, summary, epochs, data.example, data.files, data.notes)
 
@@ -129,9 +137,8 @@ def from_files(request: Request) -> Data:
     datasets = {phase: {'ann_file': repr(path_text(path))} for phase, path in found.items()}
     counts = {phase: len(numbers) for phase, numbers in labels.items()}
     if 'val' not in found:
-        options = dict(fraction=splits.SHARE, seed=splits.SEED)
         for phase in ('train', 'val'):
-            counts[phase] = len(split(labels['train'], classes, phase, **options))
+            counts[phase] = len(split(labels['train'], classes, phase, splits.SHARE, splits.SEED))
             words = f'dict(keep={phase!r}, fraction={splits.SHARE}, seed={splits.SEED})'
             datasets[phase] = {'ann_file': repr(path_text(found['train'])), 'validation': words}
     points = min(content[0].shape[1] for content in contents.values())
@@ -203,13 +210,13 @@ def start_of_clouds(checkpoint: str | None, arch: str) -> Start:
     """
     model = create_model(arch)
     if checkpoint is None:
-        return Start('random weights', False, '', {})
+        return Start('random weights', False)
     report = load_content(model, read(checkpoint), checkpoint, strict=False)
     # A head for other classes is no misfit.
     wrong = [problem for problem in report.problems if 'head.' not in problem]
     if wrong:
         raise UserError(f'--checkpoint {checkpoint} does not start a model of --arch {arch}: {wrong[0]}')
-    return Start(f'the model in {checkpoint}', True, '', {}, checkpoint)
+    return Start(f'the model in {checkpoint}', True, load_from=checkpoint)
 
 
 def _training_bytes(config: PointMLPConfig, points: int) -> float:
@@ -231,19 +238,12 @@ def _body(request: Request, start: Start, data: Data, points: int) -> str:
         backbone['anchors'] = '(num_points // 2, num_points // 4, num_points // 8, num_points // 16)'
         backbone['neighbors'] = f'min({config.neighbors}, num_points // 8)'
     lines = [assigned('model', {'backbone': backbone, 'head': {'num_classes': 'len(classes)'}})]
-    for side in ('train', 'test', 'tta'):
-        lines.append(f'{side}_pipeline = resized(_base_.{side}_pipeline, _base_.num_points, num_points)')
+    lines += pipelines('num_points', ('train', 'test', 'tta'))
     if 'validation' in data.datasets['train']:
         lines.append(f'# {splits.SHARE:.0%} of each class is held back.')
     if data.files:
         lines.append(f'# Made of the files in {path_text(request.data)}: {data.notes[0].partition(": ")[2]}.')
-    for phase in ('train', 'val', 'test'):
-        if phase not in data.datasets:
-            lines.append(f'{phase}_dataloader = val_dataloader')
-            continue
-        pipeline = 'train_pipeline' if phase == 'train' else 'test_pipeline'
-        dataset = {**data.datasets[phase], 'metainfo': 'dict(classes=classes)', 'pipeline': pipeline}
-        workers = str(request.machine.workers)
-        entries = {'batch_size': 'batch_size', 'num_workers': workers, 'dataset': dataset}
-        lines.append(assigned(f'{phase}_dataloader', entries))
+    lines += [loader(phase, dataset(phase, own), request.machine.workers) for phase, own in data.datasets.items()]
+    if 'test' not in data.datasets:
+        lines.append('test_dataloader = val_dataloader')
     return '\n'.join(lines) + '\n'

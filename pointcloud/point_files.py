@@ -45,7 +45,8 @@ def read_cloud(path: Path, num_points: int, seed: int) -> NDArray[np.float32]:
     radius = np.linalg.norm(points, axis=1).max()
     if radius == 0:
         raise UserError(f'The point file {path} shows no shape: all its points are the same. Remove it.')
-    return (points / radius).astype(np.float32)
+    cloud: NDArray[np.float32] = (points / radius).astype(np.float32)
+    return cloud
 
 
 def point_count(path: Path) -> int | None:
@@ -79,9 +80,7 @@ def _loaded(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     try:
         import trimesh
     except ModuleNotFoundError as error:
-        raise UserError(
-            f'Reading {path} needs trimesh: run `make setup`, or `pip install trimesh`.'
-        ) from error
+        raise UserError(f'Reading {path} needs trimesh: run `make setup`, or `pip install trimesh`.') from error
     loaded = trimesh.load(path, process=False)
     # A scene of several meshes is one shape.
     shape = loaded.to_mesh() if isinstance(loaded, trimesh.Scene) else loaded

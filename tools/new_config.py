@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write the config of a training on data of your own, and check the data.
 
-python tools/new_config.py --task classification --data FOLDER --out configs/NAME.py [--arch coc_small] [--checkpoint FILE]
+python tools/new_config.py --task classification --data FOLDER --out configs/NAME.py [--checkpoint FILE]
 
 Exit code 0: the config is written, and what comes next is printed; 1: the data has errors; 2: a mistake in the command.
 Where it is not 0, nothing was written.
@@ -114,7 +114,9 @@ def check(config: str) -> None:
         print(report)
         errors += report.errors
     if errors:
-        raise DataError(f'The data has {errors} errors, which stand above: mend them and start again; nothing was written.')
+        raise DataError(
+            f'The data has {errors} errors, which stand above: mend them and start again; nothing was written.'
+        )
 
 
 def next_steps(task: str, request: Request, plan: Plan) -> str:

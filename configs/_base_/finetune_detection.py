@@ -28,9 +28,7 @@ train_dataloader = dict(
 val_dataloader = dict(dataset=dict(data_root='', pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(
-    constructor='LayerDecayOptimWrapperConstructor', paramwise_cfg=dict(layer_decay_rate=0.9)
-)
+optim_wrapper = dict(constructor='LayerDecayOptimWrapperConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))
 auto_scale_lr = dict(base_batch_size=16)
 # Without an end of its own a schedule ends with the training.
 param_scheduler = [

@@ -40,6 +40,4 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(type='EMAHook', ema_type='MomentumAnnealingEMA', gamma=10),
 ]
-default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1, save_best='OA', rule='greater')
-)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1, save_best='OA', rule='greater'))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from mmengine.config import Config
 
@@ -39,7 +40,7 @@ def reports_of(cfg: Config, phases: Sequence[str], workers: int) -> Iterator[Rep
     """Yield what is wrong with each data set: where files are there and the classes fit, and then what is in them."""
     usable = []
     for phase in phases:
-        if sentence := refused_by(lambda phase=phase: check_data(cfg, [phase], contents=False)):
+        if sentence := refused_by(partial(check_data, cfg, [phase], contents=False)):
             yield Report(f'{phase} data', 'cannot be used', [dict(level='error', text=sentence)])
         else:
             usable.append(phase)
@@ -50,7 +51,7 @@ def reports_of(cfg: Config, phases: Sequence[str], workers: int) -> Iterator[Rep
         if any(problem.level == 'error' for problem in problems):
             usable = []
     for phase in usable:
-        if sentence := refused_by(lambda phase=phase: check_loading(cfg, phase)):
+        if sentence := refused_by(partial(check_loading, cfg, phase)):
             yield Report(f'{phase} data', 'cannot be loaded', [dict(level='error', text=sentence)])
 
 

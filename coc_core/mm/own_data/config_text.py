@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pprint import pformat
+from textwrap import fill
 from typing import Any
 
 from mmengine.config import Config
@@ -17,7 +18,8 @@ from coc_core.mm.own_data.starting import Start
 Entries = dict[str, Any]
 """What stands in a dict of a config: code, or entries again, by name."""
 
-_WIDTH = 118
+_WIDTH = 117
+_ENDLESS = 10**6
 # Twice the rate of a fine-tuning: nothing learned can be lost.
 _SCRATCH_RATE = 2
 _CHECKS = 20
@@ -28,7 +30,13 @@ def base_path(name: str) -> Path:
     return project_folder() / 'configs' / '_base_' / name
 
 
-def head(request: Request, base: str, summary: str, variables: Mapping[str, tuple[Any, str]], imports: str) -> str:
+def head(
+    request: Request,
+    base: str,
+    summary: str,
+    variables: Mapping[str, tuple[Any, str]],
+    imports: str = 'import coc_core',
+) -> str:
     """Return the beginning of a config.
 
     Args:
@@ -36,25 +44,53 @@ def head(request: Request, base: str, summary: str, variables: Mapping[str, tupl
         base: The file name of the base config.
         summary: What was found, in one line.
         variables: Values that the rest computes with, and a comment on each, by name.
-        imports: Lines that import what it names.
+        imports: What else it imports.
     """
     inherited = Path(os.path.relpath(base_path(base), request.out.parent)).as_posix()
     lines = [
-        f'"""{_quoted(summary)}',
+        f'"""{fill(_quoted(summary), _WIDTH)}',
         '',
-        'Written by tools/new_config.py; every line may be changed. What follows from a variable is computed when this',
-        'file is read: change it here. The length has an entry for the command line: --cfg-options train_cfg.max_epochs=3',
+        'Written by tools/new_config.py; every line may be changed. Entries are computed of the variables when this',
+        'file is read, so change those here; the length has an entry too: --cfg-options train_cfg.max_epochs=3',
         '',
         f'python tools/train.py {_quoted(shell_word(request.out))}',
         '"""',
         '',
         f'_base_ = {inherited if inherited.startswith(".") else f"./{inherited}"!r}',
-        imports.rstrip(),
+        *([imports] if imports else []),
+        'from coc_core.mm.own_data.resizing import resized',
         '',
     ]
     for name, (value, comment) in variables.items():
         lines.append(f'{name} = {literal(value, len(name) + 3)}{f"  # {comment}" if comment else ""}')
     return '\n'.join(lines) + '\n'
+
+
+def pipelines(size: str, names: Sequence[str] = ('train', 'test')) -> list[str]:
+    """Return lines that make the base's pipelines ones for another size, by the name of its variable."""
+    return [f'{name}_pipeline = resized(_base_.{name}_pipeline, _base_.{size}, {size})' for name in names]
+
+
+def dataset(phase: str, own: Entries) -> Entries:
+    """Return the entries of a phase's data set: its own, and those of every task."""
+    return {
+        **own,
+        'metainfo': 'dict(classes=classes)',
+        'pipeline': f'{"train" if phase == "train" else "test"}_pipeline',
+    }
+
+
+def loader(phase: str, entries: Entries, workers: int, *, whole_batches: bool = True) -> str:
+    """Return the assignment of a phase's data loader.
+
+    Args:
+        phase: Out of train, val, test.
+        entries: Its data set.
+        workers: Processes that load data.
+        whole_batches: Whether an evaluation takes batches too; images of many sizes come one by one.
+    """
+    batch = {'batch_size': 'batch_size'} if whole_batches or phase == 'train' else {}
+    return assigned(f'{phase}_dataloader', {**batch, 'num_workers': str(workers), 'dataset': entries})
 
 
 def training(base: Config, start: Start, *, decayed: bool) -> str:
@@ -66,9 +102,7 @@ def training(base: Config, start: Start, *, decayed: bool) -> str:
         decayed: Whether the base lets early layers learn more slowly.
     """
     rate = base.optim_wrapper.optimizer.lr * (1 if start.pretrained else _SCRATCH_RATE)
-    optimizer: Entries = {
-        'optimizer': {'lr': f'{rate:g} * (batch_size / {base.auto_scale_lr.base_batch_size}) ** 0.5'}
-    }
+    optimizer: Entries = {'optimizer': {'lr': f'{rate:g} * (batch_size / {base.auto_scale_lr.base_batch_size}) ** 0.5'}}
     if decayed and not start.pretrained:
         optimizer['paramwise_cfg'] = {'layer_decay_rate': '1.0'}
     return f"""\
@@ -86,20 +120,19 @@ def assigned(name: str, entries: Entries) -> str:
     return f'{name} = {_called(entries, 0, len(name) + 3)}'
 
 
-def _called(entries: Entries, indent: int, before: int) -> str:
-    line = f'dict({", ".join(f"{key}={_flat(value)}" for key, value in entries.items())})'
-    if indent + before + len(line) <= _WIDTH and '\n' not in line:
+def _called(value: Any, indent: int, before: int) -> str:
+    """Return code, a dict of entries, or a list of them; what precedes it in its line decides whether that holds it."""
+    if isinstance(value, str):
+        return value
+    named = isinstance(value, Mapping)
+    first, last = ('dict(', ')') if named else ('[', ']')
+    items = [(f'{key}=', item) for key, item in value.items()] if named else [('', item) for item in value]
+    line = first + ', '.join(key + _called(item, 0, -_ENDLESS) for key, item in items) + last
+    if indent + before + len(line) <= _WIDTH:
         return line
     inner = indent + 4
-    lines = [
-        f'{" " * inner}{key}={value if isinstance(value, str) else _called(value, inner, len(key) + 2)},\n'
-        for key, value in entries.items()
-    ]
-    return f'dict(\n{"".join(lines)}{" " * indent})'
-
-
-def _flat(value: str | Entries) -> str:
-    return value if isinstance(value, str) else _called(value, 0, -(10**6))
+    lines = [f'{" " * inner}{key}{_called(item, inner, len(key) + 1)},\n' for key, item in items]
+    return f'{first}\n{"".join(lines)}{" " * indent}{last}'
 
 
 def literal(value: Any, indent: int = 0) -> str:

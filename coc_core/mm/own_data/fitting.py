@@ -71,7 +71,7 @@ class Budget:
     smallest_batch: int = 1
 
     def fitting_epochs(self, samples: int, *, pretrained: bool) -> int:
-        """Return the number of epochs for so many training samples: the fewer there are, the more often each is seen."""
+        """Return the number of epochs for so many training samples: of few, each is seen more often."""
         longer = 1 if pretrained else self.from_scratch
         fewest, most = self.epochs
         return longer * max(fewest, min(most, round(self.samples / samples)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Sequence
-from math import ceil
 from typing import TypeVar
 
 from coc_core.errors import UserError
@@ -31,20 +30,25 @@ def split(labels: Sequence[Label], what: str, share: float = SHARE, seed: int = 
     """
     from sklearn.model_selection import train_test_split
 
-    counts = Counter(labels)
-    shared = [place for place, label in enumerate(labels) if counts[label] > 1]
-    if not shared:
+    places: defaultdict[Label, list[int]] = defaultdict(list)
+    for place, label in enumerate(labels):
+        places[label].append(place)
+    train, val = [], []
+    # One by one, for train_test_split(stratify=...) of all of them may leave a rare class without validation.
+    for of_class in places.values():
+        if len(of_class) == 1:
+            train += of_class
+            continue
+        held_back = max(1, round(share * len(of_class)))
+        learned, measured = train_test_split(of_class, test_size=held_back, random_state=seed)
+        train += learned
+        val += measured
+    if not val:
         raise UserError(
-            f'{what}: {len(labels)} in {len(counts)} classes cannot be split into training and validation, which needs '
+            f'{what}: {len(labels)} in {len(places)} classes cannot be split into training and validation, which needs '
             'two of one class at least: add some.'
         )
-    classes = sum(count > 1 for count in counts.values())
-    held_back = max(ceil(share * len(shared)), classes)
-    train, val = train_test_split(
-        shared, test_size=held_back, stratify=[labels[place] for place in shared], random_state=seed
-    )
-    alone = [place for place, label in enumerate(labels) if counts[label] == 1]
-    return sorted([*train, *alone]), sorted(val)
+    return sorted(train), sorted(val)
 
 
 def rarest(samples: Sequence[Collection[Label]]) -> list[Label | None]:

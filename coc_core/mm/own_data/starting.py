@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from coc_core.checkpoints import load_content, read
@@ -21,15 +22,15 @@ class Start:
     Attributes:
         words: The start as the rest of a sentence.
         pretrained: Whether weights of a file.
-        comment: What the config says of it.
+        comment: Lines that the config says of it.
         backbone: Arguments of the backbone, as text, by name.
         load_from: The file from which whatever fits is taken over, where it is not the backbone's alone.
     """
 
     words: str
     pretrained: bool
-    comment: str
-    backbone: dict[str, str]
+    comment: tuple[str, ...] = ()
+    backbone: Mapping[str, str] = field(default_factory=dict)
     load_from: str | None = None
 
     @property
@@ -64,12 +65,13 @@ def start_of_images(checkpoint: str | None, arch: str, layout: Layout, **backbon
     except UserError as error:
         raise UserError(f'--checkpoint {checkpoint} does not start a backbone of --arch {arch}: {error}') from error
     if layout.dense and source.layout is layout:
-        comment = '# What fits of the whole model is taken over; a head for other classes starts fresh.'
-        return Start(f'the model in {checkpoint}', True, comment, dict(init_cfg='None', **arguments), checkpoint)
+        return Start(f'the model in {checkpoint}', True, _WHOLE, dict(init_cfg='None', **arguments), checkpoint)
     weights = f'dict(type={"Pretrained"!r}, checkpoint={checkpoint!r})'
-    return Start(f'the backbone in {checkpoint}', True, '', dict(init_cfg=weights, **arguments))
+    return Start(f'the backbone in {checkpoint}', True, (), dict(init_cfg=weights, **arguments))
 
 
-_SCRATCH = f"""\
-# From random weights, which takes many epochs and many images. Published ImageNet weights need few: the table of models
-# in {PUBLISHED} links to them, and --checkpoint FILE writes this config for them."""
+_WHOLE = ('# What fits of the whole model is taken over; a head for other classes starts fresh.',)
+_SCRATCH = (
+    '# From random weights, which takes many epochs and images. Published ImageNet weights need few: the table of',
+    f'# models in {PUBLISHED} links to them, and --checkpoint FILE writes this config for them.',
+)
