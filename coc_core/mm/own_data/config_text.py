@@ -46,7 +46,8 @@ def head(
         variables: Values that the rest computes with, and a comment on each, by name.
         imports: What else it imports.
     """
-    inherited = Path(os.path.relpath(base_path(base), request.out.parent)).as_posix()
+    # A link in the way would lead `..` elsewhere.
+    inherited = Path(os.path.relpath(base_path(base).resolve(), request.out.parent.resolve())).as_posix()
     lines = [
         f'"""{fill(_quoted(summary), _WIDTH)}',
         '',

@@ -21,9 +21,14 @@ def test_all_files_are_written(tmp_path):
 @pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
 def test_a_failure_leaves_everything_as_it_was(tmp_path, error):
     (tmp_path / 'a.py').write_text('earlier')
-    with pytest.raises(error), written({tmp_path / 'b' / 'c' / 'x': text('new'), tmp_path / 'a.py': text('new')}):
-        assert (tmp_path / 'a.py').read_text() == 'new'
-        raise error
+
+    def use():
+        with written({tmp_path / 'b' / 'c' / 'x': text('new'), tmp_path / 'a.py': text('new')}):
+            assert (tmp_path / 'a.py').read_text() == 'new'
+            raise error
+
+    with pytest.raises(error):
+        use()
     assert [path.name for path in tmp_path.iterdir()] == ['a.py'] and (tmp_path / 'a.py').read_text() == 'earlier'
 
 
