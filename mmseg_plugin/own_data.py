@@ -109,11 +109,7 @@ def plan(request: Request) -> Plan:
     found = {phase: paired(*folders) for phase, folders in folders_of(request.data).items()}
     values = values_of(found['train'])
     labels = labels_of(request, {value for seen in values for value in seen})
-    phases = {phase: Phase(pairs, range(len(pairs.names))) for phase, pairs in found.items()}
-    if 'val' not in found:
-        classes = [[value for value in seen if value != NO_LABEL] for seen in values]
-        parts = split(rarest(classes), f'The images in {found["train"].images}')
-        phases |= {phase: Phase(found['train'], part) for phase, part in zip(('train', 'val'), parts, strict=True)}
+    phases = phases_of(found, values)
     arch = request.arch or 'coc_small'
     start = start_of_images(request.checkpoint, arch, SEGMENTATION)
     count = len(phases['train'].places)
@@ -134,11 +130,32 @@ def plan(request: Request) -> Plan:
     files: dict[Path, Writer] = {}
     body = _body(request, start, labels, phases, files)
     text = head(request, BASE, summary, variables) + body + training(base, start, decayed=True)
+    return Plan(text, summary, epochs, held_out.pairs.image(held_out.places[0]), files, _notes(found, labels))
+
+
+def phases_of(found: Mapping[str, Pairs], values: Sequence[Sequence[float]]) -> dict[str, Phase]:
+    """Return the pairs of each phase; those for training are split where there are none for validation.
+
+    Args:
+        found: The pairs of the phases that are there.
+        values: The values in each label map for training.
+    """
+    phases = {phase: Phase(pairs, range(len(pairs.names))) for phase, pairs in found.items()}
+    if 'val' not in found:
+        classes = [[value for value in seen if value != NO_LABEL] for seen in values]
+        parts = split(rarest(classes), f'The images in {found["train"].images}')
+        phases |= {phase: Phase(found['train'], part) for phase, part in zip(('train', 'val'), parts, strict=True)}
+    return phases
+
+
+def _notes(found: Mapping[str, Pairs], labels: Labels) -> list[str]:
     notes = [
         f'{len(pairs.alone)} images in {pairs.images} have no label map and are left out (first {pairs.alone[0]})'
         for pairs in found.values() if pairs.alone
     ]  # fmt: skip
-    return Plan(text, summary, epochs, held_out.pairs.image(held_out.places[0]), files, notes)
+    if labels.zero_is_none:
+        notes.append(f'the labels go to {len(labels.classes)}, the number of classes, so that 0 counts for nothing')
+    return notes
 
 
 def folders_of(data: Path) -> dict[str, tuple[Path, Path]]:

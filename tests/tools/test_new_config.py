@@ -237,10 +237,11 @@ class TestSegmentation:
         assert prefix.img_path == ('data/val/images' if nested else 'data/images/val')
         assert listed(cfg.val_dataloader.dataset.ann_file) == ['ö 6', 'ö 7']
 
-    def test_maps_that_begin_at_one_leave_zero_to_what_has_no_class(self, tmp_path, write):
+    def test_maps_that_begin_at_one_leave_zero_to_what_has_no_class(self, tmp_path, write, capsys):
         own_data.label_maps(tmp_path / 'data', suffixes=('.jpg',))
         cfg = write('segmentation', 'data', classes=['circle', 'square'])
         assert cfg.train_dataloader.dataset.reduce_zero_label and cfg.model.decode_head.num_classes == 2
+        assert 'the labels go to 2, the number of classes, so that 0 counts for nothing' in capsys.readouterr().out
 
     def test_a_whole_model_of_the_task_is_taken_over_and_another_only_for_its_backbone(self, tmp_path, write):
         own_data.label_maps(tmp_path / 'data', suffixes=('.jpg',))
