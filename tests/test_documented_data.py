@@ -1,15 +1,13 @@
 """The examples of docs/dense-tasks.md train on a data set of nobody's: circles and squares."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from processes import run_tool
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = dict(
@@ -99,9 +97,8 @@ def test_documented_config_checks_trains_and_evaluates(project, task):
     (project / 'configs' / 'mine.py').write_text(EXAMPLES[task])
 
     def run(tool, *arguments):
-        command = [sys.executable, str(ROOT / 'tools' / tool), 'configs/mine.py', *arguments]
-        environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
-        done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment, timeout=400)
+        script = ROOT / 'tools' / tool
+        done = run_tool(script, 'configs/mine.py', *arguments, cwd=project, env={'CUDA_VISIBLE_DEVICES': ''})
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         return done.stdout + done.stderr
 

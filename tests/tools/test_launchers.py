@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from processes import run_tool
 
 from coc_core.checkpoints import read
 from coc_core.errors import UserError
@@ -50,7 +51,7 @@ randomness = dict(seed=0)
 def run(cwd: Path, tool: str, *args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [str(TOOLS / tool), *args]
     if tool.endswith('.py'):
-        command.insert(0, sys.executable)
+        return run_tool(*command, cwd=cwd, env={'CUDA_VISIBLE_DEVICES': '', **(env or {})})
     variables = {key: value for key, value in os.environ.items() if key not in ('PORT', 'NNODES', 'OMP_NUM_THREADS')}
     variables.update({'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': '', **(env or {})})
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=180)

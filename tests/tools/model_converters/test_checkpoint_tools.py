@@ -1,16 +1,14 @@
 """Checkpoints through the tools: convert, publish, and files that must not run, by every way into a training."""
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_tool
 
 from coc_core import CoCConfig, ContextCluster
 from coc_core.checkpoints import read, to_official
@@ -40,9 +38,7 @@ randomness = dict(seed=0)
 
 
 def run(cwd, tool, *arguments, expect=0):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=180)
+    done = run_tool(ROOT / 'tools' / tool, *arguments, cwd=cwd, env={'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-2000:]
     assert 'Traceback' not in done.stderr
     return done.stdout + done.stderr
