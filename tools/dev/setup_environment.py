@@ -39,7 +39,7 @@ STAMP = 'context-cluster-setup'
 # What ends the stamp of an environment whose mmcv has no operators.
 WITHOUT_OPERATORS = ' without operators'
 INSTALLED_CHECK = "import importlib.util as u; assert all(map(u.find_spec, ('torch', 'mmcv', 'coc_core')))"
-CPU_CHECK = f"{INSTALLED_CHECK}; import torch; assert torch.version.cuda is None"
+CPU_CHECK = f'{INSTALLED_CHECK}; import torch; assert torch.version.cuda is None'
 MMCV_CHECK = 'from mmcv.ops import RoIAlign, nms'
 PYTHON_CHECK = f'import pip, sys; assert sys.version_info[:2] == {sys.version_info[:2]}'
 
