@@ -236,9 +236,7 @@ class Environment:
             cached.unlink()
             print('  the cached mmcv wheel is damaged or has no working operators: removed', flush=True)
         if not operators:
-            options = ['--no-deps', '--no-build-isolation', '--force-reinstall', '--no-cache-dir', '--no-binary', name]
-            step = f'5/6 installing {requirement} without its operators'
-            self.pip(step, 15, 'install', *options, requirement, env={'MMCV_WITH_OPS': '0'})
+            self._install_without_operators(name, requirement)
             return False
         compiled = self._compile(name, requirement)
         if self._has_operators_from(requirement, compiled):
@@ -248,6 +246,14 @@ class Environment:
             f'The compiled mmcv does not import: run `{self.python} -c "{MMCV_CHECK}"` to see why; the compiler\'s '
             f'output is in {self.log}.'
         )
+
+    def _install_without_operators(self, name: str, requirement: str) -> None:
+        options = ['--no-deps', '--no-build-isolation', '--force-reinstall', '--no-cache-dir', '--no-binary', name]
+        with tempfile.TemporaryDirectory() as folder:
+            # mmcv compiles nothing where it finds no torch, and in the OneDL family by no other setting.
+            (Path(folder) / 'torch.py').write_text('raise ModuleNotFoundError("hidden from the set-up of mmcv")')
+            step = f'5/6 installing {requirement} without its operators'
+            self.pip(step, 15, 'install', *options, requirement, env={'PYTHONPATH': folder})
 
     def _has_operators_from(self, requirement: str, *source: str | Path) -> bool:
         self.pip(f'5/6 installing {requirement}', 5, 'install', '--no-deps', '--force-reinstall', '--no-index', *source)
