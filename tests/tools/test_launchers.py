@@ -79,6 +79,17 @@ def test_training_saves_checkpoints(project: Path) -> None:
     assert (project / 'work/epoch_2.pth').is_file()
 
 
+def test_the_console_tells_what_trains_and_the_log_file_everything(project: Path) -> None:
+    done = run(project, 'train.py', 'tiny_config.py', '--work-dir', 'quiet', '--no-validate')
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    (first,) = [line for line in told if 'tiny_config.py: 0.1 M parameters, 16 samples in 4 batches, 1 x ' in line]
+    assert len(told) < 10 and done.stderr == '', done.stdout + done.stderr
+    log = (project / first.rpartition('The config and all else: ')[2]).read_text()
+    assert 'System environment' in log and 'Config:\n' in log and 'Hooks will be executed' in log
+    assert all(line in log for line in told)
+
+
 def test_two_processes_test_like_one(project: Path) -> None:
     config, checkpoint = 'tiny_config.py', 'work/epoch_2.pth'
     one = run(project, 'test.py', config, checkpoint, '--out', 'one.json', '--out-item', 'metrics')

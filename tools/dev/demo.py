@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,9 @@ def train_and_test(demo: Demo, work_dir: Path) -> tuple[Path, dict[str, float]]:
     if (ROOT / checkpoint).exists():
         print(f'{checkpoint} is trained already; make demo DEMO_ARGS=--retrain trains again', flush=True)
     else:
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        if load > 0.5 * cores:
+            print(f'This machine is busy (load {load:.1f} on {cores} cores): training takes longer.', flush=True)
         start = time.monotonic()
         run('tools/dist_train.sh', demo.config, '1', '--work-dir', work_dir, '--resume', 'auto')
         print(f'Trained in {(time.monotonic() - start) / 60:.1f} minutes.', flush=True)
