@@ -5,6 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV := $(if $(filter onedl,$(MM)),.venv,.venv-$(MM))
 BIN := $(CURDIR)/$(VENV)/bin
 DEVICE ?= cpu
+# The Python that makes the environment; the launchers would take it for the one to train with.
+unexport PYTHON
 SETUP = $(PYTHON) tools/dev/setup_environment.py --family $(MM) $(if $(TORCH),--torch $(TORCH))
 
 .PHONY: help setup demo test test-family bench lint clean

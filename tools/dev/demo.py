@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import Config
+from coc_core.mm.configs import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -114,7 +114,7 @@ def run(*command: str | Path) -> None:
 
 def last_checkpoint(demo: Demo) -> str:
     """Return the name of the checkpoint that training ends with."""
-    length = Config.fromfile(ROOT / demo.config).train_cfg
+    length = load_config(str(ROOT / demo.config)).train_cfg
     return f'epoch_{length.max_epochs}.pth' if 'max_epochs' in length else f'iter_{length.max_iters}.pth'
 
 
