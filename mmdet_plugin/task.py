@@ -12,6 +12,7 @@ from coc_core.checkpoints.layouts import DETECTION
 from coc_core.mm.data_checks import coco
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.task import Task, add_evaluator, visualization_hook
+from mmdet_plugin.predictions import ObjectPredictions
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
 _PACK = dict(
@@ -25,6 +26,7 @@ class DetectionTask(Task):
 
     scope = 'mmdet'
     layout = DETECTION
+    predictions = ObjectPredictions
     # Whatever a config says, an RPN tells objects from background; the others have classes or words of their own.
     counts_otherwise = Task.counts_otherwise | {'rpn_head', 'semantic_head', 'GroundingDINOHead'}
     tta_model: Mapping[str, Any] = dict(

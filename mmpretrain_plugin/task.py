@@ -15,6 +15,7 @@ from coc_core.mm.data_checks import class_folders, image_lists
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.loading import image_loader
 from coc_core.mm.task import Task, visualization_hook
+from mmpretrain_plugin.predictions import ClassPredictions
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
 
@@ -24,6 +25,7 @@ class ClassificationTask(Task):
 
     scope = 'mmpretrain'
     layout = CLASSIFICATION
+    predictions = ClassPredictions
     # mmpretrain's own tools add these, and its data configs rely on them.
     loader_defaults: Mapping[str, Any] = dict(
         collate_fn=dict(type='default_collate'), pin_memory=True, persistent_workers=True

@@ -11,6 +11,7 @@ from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
 from coc_core.mm.data_checks.inspection import Inspection
 from coc_core.mm.task import Task, visualization_hook
+from mmseg_plugin.predictions import PixelPredictions
 
 
 class SegmentationTask(Task):
@@ -18,6 +19,7 @@ class SegmentationTask(Task):
 
     scope = 'mmseg'
     layout = SEGMENTATION
+    predictions = PixelPredictions
     prediction_endings = ()
     # One tells boundaries from what is none, the other takes its classes from texts.
     counts_otherwise = Task.counts_otherwise | {'STDCHead', 'SideAdapterCLIPHead'}

@@ -9,12 +9,16 @@ from torch import nn
 
 from coc_core.errors import UserError
 from coc_core.mm.task import Task
+from pointcloud.files import CloudFiles
+from pointcloud.predictions import CloudPredictions
 
 
 class PointCloudTask(Task):
     """One class for each cloud of points."""
 
     scope = 'pointcloud'
+    predicted_files = CloudFiles
+    predictions = CloudPredictions
 
     def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
         """Return the whole classifier."""

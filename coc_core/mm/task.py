@@ -13,6 +13,8 @@ from torch import nn
 from coc_core.checkpoints.layouts import Layout, register_layout
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class, inspect_files
+from coc_core.mm.prediction.image_files import ImageFiles
+from coc_core.mm.prediction.predictions import Predictions
 
 
 class Task:
@@ -26,6 +28,8 @@ class Task:
         prediction_endings: Endings that a file of predictions (``--out``) may have; none where it is a folder.
         counts_otherwise: Keys and types of a model's parts whose ``num_classes`` counts something else than the data's
             classes.
+        predicted_files: What reads the files that are predicted, made with the steps of the test pipeline.
+        predictions: What becomes of predictions of files; None where nobody says it.
     """
 
     scope = 'mmengine'
@@ -34,6 +38,8 @@ class Task:
     tta_model: Mapping[str, Any] | None = None
     prediction_endings: tuple[str, ...] = ('.pkl', '.pickle')
     counts_otherwise: frozenset[str] = frozenset({'backbone', 'data_preprocessor'})
+    predicted_files: Any = ImageFiles
+    predictions: type[Predictions] | None = None
 
     def tta_pipeline(self, pipeline: Sequence[Any]) -> list[Any] | None:
         """Return the test pipeline with augmented copies, where a config sets no ``tta_pipeline``."""
@@ -145,6 +151,14 @@ def task_of(cfg: Mapping[str, Any]) -> Task:
     task = Task()
     task.scope = scope
     return task
+
+
+def test_dataset(cfg: Config) -> Any:
+    """Return the config of a config's test data, without what wraps it; an empty one where there is none."""
+    dataset: Any = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
 
 
 def add_evaluator(cfg: Config, evaluator: Mapping[str, Any]) -> None:
