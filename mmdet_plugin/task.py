@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from coc_core.checkpoints.layouts import DETECTION
+from coc_core.errors import UserError
 from coc_core.mm.data_checks import coco
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.task import Task, add_evaluator, visualization_hook
@@ -36,6 +37,11 @@ class DetectionTask(Task):
     def tta_pipeline(self, pipeline: Sequence[Any]) -> list[Any]:
         """Return the pipeline with each image as it is and flipped."""
         return [*deepcopy(pipeline[:-1]), dict(type='TestTimeAug', transforms=[deepcopy(_FLIPS), [deepcopy(_PACK)]])]
+
+    def check_augmentation(self, cfg: Config) -> None:
+        """Refuse models with masks: mmdet averages boxes alone."""
+        if (cfg.model.get('roi_head') or {}).get('mask_head') is not None:
+            raise UserError('--tta: mmdet averages boxes but no masks, and this model has masks: leave --tta out.')
 
     def dump_predictions(self, cfg: Config, out: str) -> None:
         """Have testing write boxes, scores, labels and masks as mmdet's own tool does."""

@@ -15,6 +15,7 @@ from coc_core.mm.prediction.inputs import Item
 from pointcloud.clouds import content_problems, place_problems
 from pointcloud.dataset import unreadable
 
+_HDF5 = ('.h5', '.hdf5')
 _MESHES = ('.ply', '.off')
 # As many points as ScanObjectNN's files have for each cloud.
 _SURFACE_POINTS = 2048
@@ -34,26 +35,31 @@ class CloudFiles:
     """
 
     noun = 'clouds'
-    endings = ('.h5', '.hdf5', '.npy', '.xyz', '.txt', *_MESHES)
+    endings = (*_HDF5, '.npy', '.xyz', '.txt', *_MESHES)
     file_step = None
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         pass
 
-    def count(self, path: Path) -> int | None:
-        """Return the number of clouds in a file of several; None of a file that is one.
+    def has_several(self, path: Path) -> bool:
+        """Whether a file is of HDF5, or has an array of clouds.
+
+        Raises:
+            UserError: An array cannot be read.
+        """
+        ending = path.suffix.lower()
+        return ending in _HDF5 or (ending == '.npy' and _array(path).ndim == 3)
+
+    def count(self, path: Path) -> int:
+        """Return the number of clouds in a file of several.
 
         Raises:
             UserError: It cannot be read.
         """
-        ending = path.suffix.lower()
-        if ending in ('.h5', '.hdf5'):
-            with _opened(path) as file:
-                return len(_data_of(file, path))
-        if ending != '.npy':
-            return None
-        array = _array(path)
-        return len(array) if array.ndim == 3 else None
+        if path.suffix.lower() == '.npy':
+            return len(_array(path))
+        with _opened(path) as file:
+            return len(_data_of(file, path))
 
     def contents(self, path: Path) -> Iterator[NDArray[Any]]:
         """Yield the clouds of a file of several, float32 [P, 3].

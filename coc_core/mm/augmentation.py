@@ -16,9 +16,10 @@ def augmentation(cfg: Config) -> tuple[dict[str, Any], list[Any]]:
     They are the config's ``tta_model`` and ``tta_pipeline``, or what the task's stock tool takes.
 
     Raises:
-        UserError: There are none.
+        UserError: There are none, or the predictions of this model cannot be averaged.
     """
     task = task_of(cfg)
+    task.check_augmentation(cfg)
     model = cfg.get('tta_model') or task.tta_model
     pipeline = cfg.get('tta_pipeline') or task.tta_pipeline(test_dataset(cfg).pipeline)
     if not model or not pipeline:

@@ -45,6 +45,13 @@ class Task:
         """Return the test pipeline with augmented copies, where a config sets no ``tta_pipeline``."""
         return None
 
+    def check_augmentation(self, cfg: Config) -> None:
+        """Check that the predictions of a config's model can be averaged.
+
+        Raises:
+            UserError: They cannot.
+        """
+
     def dump_predictions(self, cfg: Config, out: str) -> None:
         """Change a config so that testing writes its predictions to ``out``."""
         add_evaluator(cfg, dict(type='DumpResults', out_file_path=out))

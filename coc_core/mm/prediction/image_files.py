@@ -39,14 +39,16 @@ class ImageFiles:
         self._loader, _ = loaders_of(transforms)
         self.file_step = self._loader.transform
 
-    def count(self, path: Path) -> int | None:
-        """Return the number of frames that a film says it has; None of an image.
+    def has_several(self, path: Path) -> bool:
+        """Whether a file is a film.
 
         Raises:
             UserError: A GIF cannot be read.
         """
-        if path.suffix.lower() not in FILM_SUFFIXES or not is_film(path):
-            return None
+        return is_film(path)
+
+    def count(self, path: Path) -> int:
+        """Return the number of frames that a film says it has."""
         if path.suffix.lower() == '.gif':
             with Image.open(path) as film:
                 return int(getattr(film, 'n_frames', 1))
@@ -103,6 +105,8 @@ class ImageFiles:
 
 def _as_loaded(frame: NDArray[Any], step: Any) -> NDArray[Any]:
     """Return a frame, uint8 [H, W, 3], RGB, as a pipeline's step would have loaded it from a file."""
-    gray = str(getattr(step, 'color_type', 'color')).startswith('grayscale')
-    pixels: NDArray[Any] = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY if gray else cv2.COLOR_RGB2BGR)
+    pixels: NDArray[Any] = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    if str(getattr(step, 'color_type', 'color')).startswith('grayscale'):
+        # Decoders round gray values in another way than what turns colors gray.
+        pixels = cv2.imdecode(cv2.imencode('.png', pixels)[1], cv2.IMREAD_GRAYSCALE)
     return pixels.astype(np.float32) if getattr(step, 'to_float32', False) else pixels

@@ -51,8 +51,11 @@ class Files(Protocol):
     noun: str
     endings: tuple[str, ...]
 
-    def count(self, path: Path) -> int | None:
-        """Return about how many samples a file of several has; None where a file is one sample."""
+    def has_several(self, path: Path) -> bool:
+        """Whether a file has several samples; otherwise it is one."""
+
+    def count(self, path: Path) -> int:
+        """Return about how many samples a file of several has."""
 
     def contents(self, path: Path) -> Iterator[NDArray[Any]]:
         """Yield the samples of a file of several one after the other."""
@@ -193,7 +196,7 @@ def items_of(
     for path in found.paths:
         name = found.name(path)
         try:
-            if files.count(Path(path)) is None:
+            if not files.has_several(Path(path)):
                 if shard.has(name, None) and path not in done:
                     yield Item(path)
                 continue
@@ -209,13 +212,12 @@ def expected_count(found: Found, files: Files, *, shard: Shard, every: int) -> i
     total = 0.0
     for path in found.paths:
         try:
-            count = files.count(Path(path))
+            if files.has_several(Path(path)):
+                total += files.count(Path(path)) / every / shard.count
+            else:
+                total += shard.has(found.name(path), None)
         except UserError:
             continue
-        if count is None:
-            total += shard.has(found.name(path), None)
-        else:
-            total += count / every / shard.count
     return round(total)
 
 

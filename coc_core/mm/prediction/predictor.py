@@ -90,7 +90,8 @@ class Predictor:
         self._collate = Collate(collate_function(cfg, self.task.loader_defaults))
         self.predictions = _predictions_of(self.task)(meta, wishes, cfg.get('visualizer'))
         self.batch_size: int = cfg.test_dataloader.get('batch_size') or 1
-        told = repr((cfg.get('model'), cfg.get('data_preprocessor'), list(pipeline), meta.get('classes')))
+        parts = [cfg.get(key) for key in ('model', 'data_preprocessor', 'tta_model', 'tta_pipeline')]
+        told = repr((*parts, test_dataset(cfg).get('pipeline'), meta.get('classes')))
         self.digest = hashlib.sha256(told.encode()).hexdigest()
 
     @classmethod
