@@ -105,8 +105,9 @@ class ImageFiles:
 
 def _as_loaded(frame: NDArray[Any], step: Any) -> NDArray[Any]:
     """Return a frame, uint8 [H, W, 3], RGB, as a pipeline's step would have loaded it from a file."""
-    pixels: NDArray[Any] = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    pixels: Any = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
     if str(getattr(step, 'color_type', 'color')).startswith('grayscale'):
         # Decoders round gray values in another way than what turns colors gray.
         pixels = cv2.imdecode(cv2.imencode('.png', pixels)[1], cv2.IMREAD_GRAYSCALE)
-    return pixels.astype(np.float32) if getattr(step, 'to_float32', False) else pixels
+    loaded: NDArray[Any] = pixels.astype(np.float32) if getattr(step, 'to_float32', False) else pixels
+    return loaded

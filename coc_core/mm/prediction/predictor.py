@@ -255,12 +255,12 @@ def _classes(cfg: Config, checkpoint: Any) -> dict[str, Any]:
     dataset = test_dataset(cfg)
     while dataset.get('datasets'):
         dataset = dataset.datasets[0]
-    with building('the test data'), DATASETS.switch_scope_and_registry(None) as registry:
+    with DATASETS.switch_scope_and_registry(None) as registry:
         kind = registry.get(dataset.type) if isinstance(dataset.get('type'), str) else dataset.get('type')
         try:
             known = dict(registry.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo)
-        except TypeError:
-            # A class of the user's need not be one of mmengine's kind.
+        except Exception:
+            # A class of the user's may read its data at once, which need not be here.
             known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
     stored = (checkpoint.get('meta') or {}) if isinstance(checkpoint, Mapping) else {}
     stored = stored.get('dataset_meta') if isinstance(stored, Mapping) else None

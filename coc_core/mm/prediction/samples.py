@@ -6,6 +6,7 @@ import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -151,7 +152,7 @@ def collate_function(cfg: Config, defaults: Mapping[str, Any]) -> Callable[[list
     settings = dict({**defaults, **cfg.test_dataloader}.get('collate_fn') or dict(type='pseudo_collate'))
     kind = settings.pop('type')
     join = FUNCTIONS.get(kind) if isinstance(kind, str) else kind
-    return lambda samples: join(samples, **settings)
+    return partial(join, **settings)
 
 
 class Collate:

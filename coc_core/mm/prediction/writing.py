@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from coc_core.errors import during
 from coc_core.mm.prediction.inputs import Found, Item, Shard
 from coc_core.mm.prediction.predictor import Outcome, Predictor
 from coc_core.mm.prediction.tables import Table
@@ -65,7 +66,7 @@ class Writer:
         row = {**self._predictor.row(outcome), **predictions.write_beside(outcome.sample, out, name)}
         if self._pictures:
             row['picture'] = f'pictures/{name}{predictions.picture_ending}'
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), during(f'drawing the picture of {outcome.item}'):
                 # The packages' visualizers warn of boxes that reach out of their image.
                 warnings.simplefilter('ignore', UserWarning)
                 predictions.draw(self._predictor.files.shown(outcome.item), outcome.sample, out / row['picture'])

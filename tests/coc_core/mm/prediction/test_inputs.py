@@ -9,7 +9,6 @@ import pytest
 from coc_core.errors import UserError
 from coc_core.mm.prediction.inputs import Found, Item, Shard, expected_count, find_files, in_batches, items_of
 
-
 ALL = Shard()
 
 
