@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 
@@ -13,7 +13,9 @@ from coc_core.errors import UserError
 from coc_core.mm.data_checks import coco
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.task import Task, add_evaluator, visualization_hook
-from mmdet_plugin.predictions import ObjectPredictions
+
+if TYPE_CHECKING:
+    from mmdet_plugin.predictions import ObjectPredictions
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
 _PACK = dict(
@@ -27,12 +29,17 @@ class DetectionTask(Task):
 
     scope = 'mmdet'
     layout = DETECTION
-    predictions = ObjectPredictions
     # Whatever a config says, an RPN tells objects from background; the others have classes or words of their own.
     counts_otherwise = Task.counts_otherwise | {'rpn_head', 'semantic_head', 'GroundingDINOHead'}
     tta_model: Mapping[str, Any] = dict(
         type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
     )
+
+    def predictions(self) -> type[ObjectPredictions]:
+        """Return what becomes of predicted objects."""
+        from mmdet_plugin.predictions import ObjectPredictions
+
+        return ObjectPredictions
 
     def tta_pipeline(self, pipeline: Sequence[Any]) -> list[Any]:
         """Return the pipeline with each image as it is and flipped."""

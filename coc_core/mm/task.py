@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 from torch import nn
@@ -13,8 +13,9 @@ from torch import nn
 from coc_core.checkpoints.layouts import Layout, register_layout
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class, inspect_files
-from coc_core.mm.prediction.image_files import ImageFiles
-from coc_core.mm.prediction.predictions import Predictions
+
+if TYPE_CHECKING:
+    from coc_core.mm.prediction.predictions import Predictions
 
 
 class Task:
@@ -28,8 +29,6 @@ class Task:
         prediction_endings: Endings that a file of predictions (``--out``) may have; none where it is a folder.
         counts_otherwise: Keys and types of a model's parts whose ``num_classes`` counts something else than the data's
             classes.
-        predicted_files: What reads the files that are predicted, made with the steps of the test pipeline.
-        predictions: What becomes of predictions of files; None where nobody says it.
     """
 
     scope = 'mmengine'
@@ -38,8 +37,6 @@ class Task:
     tta_model: Mapping[str, Any] | None = None
     prediction_endings: tuple[str, ...] = ('.pkl', '.pickle')
     counts_otherwise: frozenset[str] = frozenset({'backbone', 'data_preprocessor'})
-    predicted_files: Any = ImageFiles
-    predictions: type[Predictions] | None = None
 
     def tta_pipeline(self, pipeline: Sequence[Any]) -> list[Any] | None:
         """Return the test pipeline with augmented copies, where a config sets no ``tta_pipeline``."""
@@ -51,6 +48,17 @@ class Task:
         Raises:
             UserError: They cannot.
         """
+
+    def predictions(self) -> type[Predictions] | None:
+        """Return the class of what becomes of predictions of files; None where nobody says it."""
+        return None
+
+    def predicted_files(self) -> Any:
+        """Return the class that reads the files that are predicted, which is made with the test pipeline's steps."""
+        # What trains has no use for it.
+        from coc_core.mm.prediction.image_files import ImageFiles
+
+        return ImageFiles
 
     def dump_predictions(self, cfg: Config, out: str) -> None:
         """Change a config so that testing writes its predictions to ``out``."""

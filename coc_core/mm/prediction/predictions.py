@@ -72,9 +72,11 @@ class Predictions:
         Args:
             scores: The score of each class, [classes].
         """
+        # Names of another number of classes are those of something else.
+        name = self.class_name if len(self.classes) == len(scores) else 'class {}'.format
         values, labels = scores.float().cpu().topk(min(self.wishes.top_k, len(scores)))
         top = [
-            {'class': self.class_name(label), 'label': label, 'score': round(value, 6)}
+            {'class': name(label), 'label': label, 'score': round(value, 6)}
             for label, value in zip(labels.tolist(), values.tolist(), strict=True)
         ]
         return {**top[0], 'top': top}

@@ -85,7 +85,7 @@ class Predictor:
         self.task = task_of(cfg)
         self._model = model.eval()
         transforms = build_pipeline(pipeline, name)
-        self.files = self.task.predicted_files(transforms)
+        self.files = self.task.predicted_files()(transforms)
         self._samples = Samples(transforms, self.files)
         self._collate = Collate(collate_function(cfg, self.task.loader_defaults))
         self.predictions = _predictions_of(self.task)(meta, wishes, cfg.get('visualizer'))
@@ -220,12 +220,13 @@ class Predictor:
 
 
 def _predictions_of(task: Task) -> type[Predictions]:
-    if task.predictions is None:
+    kind = task.predictions()
+    if kind is None:
         raise UserError(
             f'Nobody says what becomes of the predictions of a model of the scope {task.scope}: '
             'set `predictions` of its Task.'
         )
-    return task.predictions
+    return kind
 
 
 def _checked(wishes: Wishes, kind: type[Predictions]) -> Wishes:
@@ -251,7 +252,11 @@ def _device(name: str | None) -> torch.device:
 
 
 def _classes(cfg: Config, checkpoint: Any) -> dict[str, Any]:
-    """Return what the test data says of its classes, of which nothing is read, or else what the checkpoint says."""
+    """Return what is known of the classes, without reading any data.
+
+    What the config names itself comes first, then what the checkpoint was trained with, then what the class of the test
+    data has: a data set of ImageNet's kind may hold other classes.
+    """
     dataset = test_dataset(cfg)
     while dataset.get('datasets'):
         dataset = dataset.datasets[0]
@@ -264,4 +269,5 @@ def _classes(cfg: Config, checkpoint: Any) -> dict[str, Any]:
             known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
     stored = (checkpoint.get('meta') or {}) if isinstance(checkpoint, Mapping) else {}
     stored = stored.get('dataset_meta') if isinstance(stored, Mapping) else None
-    return known if known.get('classes') else {**known, **(stored if isinstance(stored, Mapping) else {})}
+    named = (dataset.get('metainfo') or {}).get('classes')
+    return known if named or not isinstance(stored, Mapping) else {**known, **stored}
