@@ -187,7 +187,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
                 return Problem(str(path), f'has no {missing[0]!r}: it has {", ".join(map(repr, file)) or "nothing"}')
             points, labels = file['data'][()], file['label'][()]
     except OSError as error:
-        return Problem(str(path), _unreadable(error))
+        return Problem(str(path), unreadable(error))
     if points.ndim != 3 or points.shape[-1] != 3 or not np.issubdtype(points.dtype, np.floating):
         return Problem(str(path), f"has 'data' of shape {points.shape} and type {points.dtype}, not floating [N, P, 3]")
     if labels.shape != points.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
@@ -199,7 +199,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
     return points.astype(np.float32, copy=False), labels.astype(np.int64)
 
 
-def _unreadable(error: OSError) -> str:
+def unreadable(error: OSError) -> str:
     """Return why an HDF5 file cannot be read, as the rest of a sentence."""
     # Writers hold a lock; those of the newest format mark the file as well, and one that is killed leaves its mark.
     if isinstance(error, BlockingIOError) or 'already open for write' in str(error):
