@@ -1,10 +1,7 @@
 """Predictions of files: what testing predicts of the same pictures, written once, whoever stops and shares the work."""
 
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_tool
 from pycocotools.coco import COCO
 
 from coc_core.mm.configs import load_config
@@ -34,9 +32,7 @@ SMALL_CLOUDS = [
 
 
 def run(tool, *arguments, expect=0):
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    done = run_tool(ROOT / 'tools' / tool, *arguments, env={'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stderr
 
