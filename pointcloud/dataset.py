@@ -179,6 +179,10 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
     import h5py
 
     if not path.is_file():
+        if 'data/digits' in path.as_posix():
+            return Problem(
+                str(path), 'does not exist: make it with `python tools/dataset_converters/make_digits_data.py`'
+            )
         return Problem(str(path), 'does not exist: see docs/point-clouds.md on where the data is to be had')
     try:
         with h5py.File(path, 'r') as file:
