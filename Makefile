@@ -5,20 +5,25 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV := $(if $(filter onedl,$(MM)),.venv,.venv-$(MM))
 BIN := $(CURDIR)/$(VENV)/bin
 DEVICE ?= cpu
+# The Python that makes the environment; the launchers would take it for the one to train with.
+unexport PYTHON
+SETUP = $(PYTHON) tools/dev/setup_environment.py --family $(MM) $(if $(TORCH),--torch $(TORCH))
 
 .PHONY: help setup demo test test-family bench lint clean
 
 help:
 	@echo "make demo [TASK=classification|detection|segmentation|pointcloud] [MM=onedl|openmmlab] [DEMO_ARGS=--retrain]   train and test on real digits"
 	@echo "make test [MM=...]    lint, types and the test suite; what differs in upstream's family too, where .venv-openmmlab is"
-	@echo "make setup [MM=...]   the environment alone: $(VENV)"
+	@echo "make setup [MM=...]   the environment alone: $(VENV); TORCH=cpu: without CUDA; MMCV_WHEEL=FILE-OR-PAGE: without compiling"
 	@echo "make bench [DEVICE=cpu|cuda]   measure speed and memory: benchmarks/results/DEVICE.json"
 	@echo "make lint | clean"
 
 setup:
-	@$(PYTHON) tools/dev/setup_environment.py --family $(MM)
+	@$(SETUP)
 
-demo: setup
+# Compiling mmcv's operators takes minutes, and these tasks do without.
+demo:
+	@$(SETUP) $(if $(filter classification pointcloud,$(TASK)),--without-operators)
 	@PATH="$(BIN):$$PATH" python tools/dev/demo.py --task $(TASK) $(DEMO_ARGS)
 
 lint: setup

@@ -2,7 +2,7 @@
 
 from coc_core.mm.requirements import check_openmmlab
 
-check_openmmlab('mmengine', 'mmcv', 'mmdet')
+check_openmmlab('mmdet')
 
 from mmdet.registry import MODELS  # noqa: E402
 

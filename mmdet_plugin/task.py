@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 
 from coc_core.checkpoints.layouts import DETECTION
+from coc_core.errors import UserError
 from coc_core.mm.data_checks import coco
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, add_evaluator, visualization_hook
+
+if TYPE_CHECKING:
+    from mmdet_plugin.predictions import ObjectPredictions
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
 _PACK = dict(
@@ -32,9 +36,20 @@ class DetectionTask(Task):
         type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
     )
 
+    def predictions(self) -> type[ObjectPredictions]:
+        """Return what becomes of predicted objects."""
+        from mmdet_plugin.predictions import ObjectPredictions
+
+        return ObjectPredictions
+
     def tta_pipeline(self, pipeline: Sequence[Any]) -> list[Any]:
         """Return the pipeline with each image as it is and flipped."""
         return [*deepcopy(pipeline[:-1]), dict(type='TestTimeAug', transforms=[deepcopy(_FLIPS), [deepcopy(_PACK)]])]
+
+    def check_augmentation(self, cfg: Config) -> None:
+        """Refuse models with masks: mmdet averages boxes alone."""
+        if (cfg.model.get('roi_head') or {}).get('mask_head') is not None:
+            raise UserError('--tta: mmdet averages boxes but no masks, and this model has masks: leave --tta out.')
 
     def dump_predictions(self, cfg: Config, out: str) -> None:
         """Have testing write boxes, scores, labels and masks as mmdet's own tool does."""

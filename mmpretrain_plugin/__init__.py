@@ -2,8 +2,10 @@
 
 from coc_core.mm.requirements import check_openmmlab
 
-check_openmmlab('mmengine', 'mmcv', 'mmpretrain')
+check_openmmlab('mmpretrain')
 
+# Here, while a config is read, what mmpretrain says of optional data sets is passed over.
+import mmpretrain.datasets  # noqa: E402, F401
 from mmpretrain.apis import ModelHub  # noqa: E402
 from mmpretrain.registry import MODELS  # noqa: E402
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
@@ -16,6 +16,9 @@ from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.loading import image_loader
 from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, visualization_hook
+
+if TYPE_CHECKING:
+    from mmpretrain_plugin.predictions import ClassPredictions
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
 
@@ -30,6 +33,12 @@ class ClassificationTask(Task):
         collate_fn=dict(type='default_collate'), pin_memory=True, persistent_workers=True
     )
     tta_model: Mapping[str, Any] = dict(type='mmpretrain.AverageClsScoreTTA')
+
+    def predictions(self) -> type[ClassPredictions]:
+        """Return what becomes of predicted classes."""
+        from mmpretrain_plugin.predictions import ClassPredictions
+
+        return ClassPredictions
 
     def tta_pipeline(self, pipeline: Sequence[Any]) -> list[Any]:
         """Return the pipeline with each image as it is and flipped."""

@@ -2,7 +2,7 @@
 
 from coc_core.mm.requirements import check_openmmlab
 
-check_openmmlab('mmengine', 'mmcv', 'mmseg')
+check_openmmlab('mmseg')
 
 from mmseg.registry import MODELS  # noqa: E402
 

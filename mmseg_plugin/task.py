@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 
@@ -12,6 +12,9 @@ from coc_core.mm.data_checks import label_maps
 from coc_core.mm.data_checks.inspection import Inspection
 from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, visualization_hook
+
+if TYPE_CHECKING:
+    from mmseg_plugin.predictions import PixelPredictions
 
 
 class SegmentationTask(Task):
@@ -22,6 +25,12 @@ class SegmentationTask(Task):
     prediction_endings = ()
     # One tells boundaries from what is none, the other takes its classes from texts.
     counts_otherwise = Task.counts_otherwise | {'STDCHead', 'SideAdapterCLIPHead'}
+
+    def predictions(self) -> type[PixelPredictions]:
+        """Return what becomes of predicted pixels."""
+        from mmseg_plugin.predictions import PixelPredictions
+
+        return PixelPredictions
 
     def dump_predictions(self, cfg: Config, out: str) -> None:
         """Have the metrics write label maps into a folder, as mmseg's own tool does."""

@@ -235,6 +235,10 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
     import h5py
 
     if not path.is_file():
+        if 'data/digits' in path.as_posix():
+            return Problem(
+                str(path), 'does not exist: make it with `python tools/dataset_converters/make_digits_data.py`'
+            )
         return Problem(str(path), 'does not exist: see docs/point-clouds.md on where the data is to be had')
     try:
         with h5py.File(path, 'r') as file:
@@ -243,7 +247,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
                 return Problem(str(path), f'has no {missing[0]!r}: it has {", ".join(map(repr, file)) or "nothing"}')
             points, labels = file['data'][()], file['label'][()]
     except OSError as error:
-        return Problem(str(path), _unreadable(error))
+        return Problem(str(path), unreadable(error))
     if points.ndim != 3 or points.shape[-1] != 3 or not np.issubdtype(points.dtype, np.floating):
         return Problem(str(path), f"has 'data' of shape {points.shape} and type {points.dtype}, not floating [N, P, 3]")
     if labels.shape != points.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
@@ -255,7 +259,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
     return points.astype(np.float32, copy=False), labels.astype(np.int64)
 
 
-def _unreadable(error: OSError) -> str:
+def unreadable(error: OSError) -> str:
     """Return why an HDF5 file cannot be read, as the rest of a sentence."""
     # Writers hold a lock; those of the newest format mark the file as well, and one that is killed leaves its mark.
     if isinstance(error, BlockingIOError) or 'already open for write' in str(error):

@@ -183,7 +183,7 @@ def from_point_files(request: Request) -> Data:
     note = f'the point files become {", ".join(map(str, paths.values()))}: {points} points each, centered, of radius 1'
     datasets = {phase: {'ann_file': repr(path_text(path))} for phase, path in paths.items()}
     counts = {phase: len(files) for phase, (files, _) in found.items()}
-    return Data(classes, counts, points, datasets, found['val'][0][0], writers, (note,))
+    return Data(classes, counts, points, datasets, paths['val'], writers, (note,))
 
 
 def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 from torch import nn
@@ -10,6 +11,10 @@ from torch import nn
 from coc_core.errors import UserError
 from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task
+
+if TYPE_CHECKING:
+    from pointcloud.files import CloudFiles
+    from pointcloud.predictions import CloudPredictions
 
 
 class PointCloudTask(Task):
@@ -23,6 +28,18 @@ class PointCloudTask(Task):
         from pointcloud.own_data import plan
 
         return plan(request)
+
+    def predictions(self) -> type[CloudPredictions]:
+        """Return what becomes of predicted clouds."""
+        from pointcloud.predictions import CloudPredictions
+
+        return CloudPredictions
+
+    def predicted_files(self) -> type[CloudFiles]:
+        """Return what reads files of clouds."""
+        from pointcloud.files import CloudFiles
+
+        return CloudFiles
 
     def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
         """Return the whole classifier."""

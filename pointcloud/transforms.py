@@ -74,12 +74,16 @@ class ShufflePoints:
 
 @TRANSFORMS.register_module()
 class PackPoints:
-    """Makes what a model takes: ``inputs`` (float32 [P, 3]) and ``data_samples`` with ``gt_label`` (int64 [1])."""
+    """Makes what a model takes: ``inputs`` (float32 [P, 3]) and ``data_samples`` with ``gt_label`` (int64 [1]).
+
+    A cloud without a label, whose class is to be predicted, has no ``gt_label``.
+    """
 
     def __call__(self, sample: Sample) -> Sample:
         """Return a sample's dict -> ``inputs`` and ``data_samples``."""
         # A tensor of its own: torch must not be handed the stored array, which may not be written to.
         inputs = torch.tensor(sample['points'], dtype=torch.float32)
         element = BaseDataElement(metainfo={'sample': sample['sample'], 'place': sample['place']})
-        element.gt_label = torch.tensor([sample['gt_label']])
+        if 'gt_label' in sample:
+            element.gt_label = torch.tensor([sample['gt_label']])
         return {'inputs': inputs, 'data_samples': element}

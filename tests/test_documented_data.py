@@ -1,15 +1,13 @@
-"""The documented commands on data of one's own: what tools/new_config.py writes trains and tests, in all four tasks."""
+"""Commands on data of one's own: what new_config.py writes trains, tests and predicts, in all tasks."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import own_data
 import pytest
 import torch
+from processes import run_tool
 
 from coc_core import create_model
 
@@ -29,7 +27,7 @@ DOCUMENTED = {
 
 
 @pytest.mark.parametrize('task', ['classification', 'detection', 'segmentation', 'pointcloud'])
-def test_a_documented_command_writes_what_trains_and_tests(tmp_path, task):
+def test_a_documented_command_writes_what_trains_tests_and_predicts(tmp_path, task):
     command = DOCUMENTED[task]
     data, out = (Path(command[command.index(f'--{name}') + 1]) for name in ('data', 'out'))
     if task == 'detection':
@@ -43,10 +41,7 @@ def test_a_documented_command_writes_what_trains_and_tests(tmp_path, task):
         torch.save(weights, tmp_path / command[command.index('--checkpoint') + 1])
 
     def run(tool, *arguments):
-        done = subprocess.run(
-            [sys.executable, ROOT / tool, *arguments],
-            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''}, timeout=400,
-        )  # fmt: skip
+        done = run_tool(ROOT / tool, *arguments, cwd=tmp_path, env={'CUDA_VISIBLE_DEVICES': ''})
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         return done.stdout
 
@@ -59,3 +54,4 @@ def test_a_documented_command_writes_what_trains_and_tests(tmp_path, task):
     run(*shlex.split(train))
     run(*shlex.split(test.replace(f'epoch_{epochs}.pth', 'epoch_1.pth')))
     assert list((tmp_path / 'work_dirs' / out.stem).glob('best_*_epoch_1.pth'))
+    run(*shlex.split(predict.replace(f'epoch_{epochs}.pth', 'epoch_1.pth')))

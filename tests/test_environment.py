@@ -19,6 +19,12 @@ TOOL = ROOT / 'tools' / 'dev' / 'setup_environment.py'
 
 @pytest.fixture(scope='module')
 def setup_environment():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TOOL.parent)
+        yield load_tool()
+
+
+def load_tool():
     spec = importlib.util.spec_from_file_location('setup_environment', TOOL)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -100,9 +106,28 @@ def test_an_unknown_family_is_one_sentence():
 
 def test_an_unfinished_environment_is_not_taken_for_complete(setup_environment, tmp_path):
     environment = setup_environment.Environment('onedl', tmp_path)
-    assert not environment.is_complete()
+    assert not environment.is_complete(operators=False)
     (tmp_path / setup_environment.STAMP).write_text(environment.wanted_stamp())
-    assert not environment.is_complete()
+    assert not environment.is_complete(operators=False)
+
+
+def test_an_environment_without_operators_serves_where_none_are_needed(setup_environment, tmp_path, monkeypatch):
+    environment = setup_environment.Environment('onedl', tmp_path)
+    monkeypatch.setattr(environment, '_works', lambda code: True)
+    stamp = tmp_path / setup_environment.STAMP
+    stamp.write_text(environment.wanted_stamp() + setup_environment.WITHOUT_OPERATORS)
+    assert environment.is_complete(operators=False) and not environment.is_complete(operators=True)
+    stamp.write_text(environment.wanted_stamp())
+    assert environment.is_complete(operators=False) and environment.is_complete(operators=True)
+
+
+def test_an_environment_is_not_complete_while_pip_changes_it(setup_environment, tmp_path, monkeypatch):
+    environment = setup_environment.Environment('onedl', tmp_path)
+    stamp, seen = tmp_path / setup_environment.STAMP, []
+    stamp.write_text(environment.wanted_stamp())
+    monkeypatch.setattr(environment, '_run', lambda *arguments: seen.append(stamp.exists()))
+    environment.pip('installing', 1, 'install', 'something')
+    assert seen == [False]
 
 
 def test_one_environment_is_not_taken_for_the_other_family(setup_environment, tmp_path):
@@ -131,7 +156,7 @@ def mmcv_set_up(setup_environment, tmp_path, monkeypatch):
     folder = tmp_path / 'wheels'
     folder.mkdir()
     environment = setup_environment.Environment('onedl', tmp_path / 'venv')
-    compiled = []
+    compiled, installed = [], []
 
     def compile_(name, requirement):
         compiled.append(requirement)
@@ -139,9 +164,10 @@ def mmcv_set_up(setup_environment, tmp_path, monkeypatch):
 
     monkeypatch.setattr(environment, '_wheel_folder', lambda name: folder)
     monkeypatch.setattr(environment, '_compile', compile_)
-    monkeypatch.setattr(environment, 'pip', lambda *arguments: None)
+    monkeypatch.setattr(environment, 'pip', lambda step, seconds, *rest, env=None: installed.append((*rest, env)))
     monkeypatch.setattr(environment, '_works', lambda code: True)
-    return environment, folder, compiled
+    monkeypatch.delenv('MMCV_WHEEL', raising=False)
+    return environment, folder, compiled, installed
 
 
 def write_wheel(folder):
@@ -152,25 +178,60 @@ def write_wheel(folder):
 
 
 def test_a_sound_cached_mmcv_is_not_compiled_again(mmcv_set_up):
-    environment, folder, compiled = mmcv_set_up
+    environment, folder, compiled, _ = mmcv_set_up
     write_wheel(folder)
-    environment._install_mmcv('mmcv', 'mmcv==1')
+    assert environment._install_mmcv('mmcv', 'mmcv==1', operators=True)
     assert compiled == []
 
 
 def test_a_damaged_cached_mmcv_is_compiled_once_again(mmcv_set_up, setup_environment):
-    environment, folder, compiled = mmcv_set_up
+    environment, folder, compiled, _ = mmcv_set_up
     wheel = write_wheel(folder)
     wheel.write_bytes(wheel.read_bytes()[:-40])
-    environment._install_mmcv('mmcv', 'mmcv==1')
+    assert environment._install_mmcv('mmcv', 'mmcv==1', operators=True)
     assert compiled == ['mmcv==1']
     assert setup_environment.is_whole(wheel)
 
 
 def test_an_mmcv_without_operators_is_compiled_once_and_not_kept(mmcv_set_up, setup_environment, monkeypatch):
-    environment, folder, compiled = mmcv_set_up
+    environment, folder, compiled, _ = mmcv_set_up
     write_wheel(folder)
     monkeypatch.setattr(environment, '_works', lambda code: False)
     with pytest.raises(setup_environment.SetupError, match='does not import'):
-        environment._install_mmcv('mmcv', 'mmcv==1')
+        environment._install_mmcv('mmcv', 'mmcv==1', operators=True)
     assert compiled == ['mmcv==1'] and not list(folder.iterdir())
+
+
+def test_where_no_operators_are_needed_nothing_is_compiled(mmcv_set_up):
+    environment, _, compiled, installed = mmcv_set_up
+    assert not environment._install_mmcv('mmcv', 'mmcv==1', operators=False)
+    *_, requirement, variables = installed[-1]
+    assert compiled == [] and requirement == 'mmcv==1' and list(variables) == ['PYTHONPATH']
+
+
+def test_a_cached_wheel_serves_where_no_operators_are_needed(mmcv_set_up):
+    environment, folder, compiled, installed = mmcv_set_up
+    wheel = write_wheel(folder)
+    assert environment._install_mmcv('mmcv', 'mmcv==1', operators=False)
+    assert compiled == [] and wheel in installed[-1]
+
+
+@pytest.mark.parametrize(
+    ('given', 'source'),
+    [('a/mmcv.whl', ['a/mmcv.whl']), ('https://there/', ['--find-links', 'https://there/', 'mmcv==1'])],
+)
+def test_a_wheel_that_the_user_names_is_taken(mmcv_set_up, setup_environment, monkeypatch, given, source):
+    environment, _, compiled, installed = mmcv_set_up
+    monkeypatch.setenv('MMCV_WHEEL', given)
+    assert environment._install_mmcv('mmcv', 'mmcv==1', operators=True)
+    assert compiled == [] and list(installed[-1][-1 - len(source) : -1]) == source
+    monkeypatch.setattr(environment, '_works', lambda code: False)
+    with pytest.raises(setup_environment.SetupError, match='^MMCV_WHEEL=.* has no operators that work here'):
+        environment._install_mmcv('mmcv', 'mmcv==1', operators=True)
+
+
+@pytest.mark.parametrize('version', [(3, 10), (3, 14)])
+def test_a_python_that_the_lock_is_not_for_is_one_sentence(setup_environment, monkeypatch, version):
+    monkeypatch.setattr(sys, 'version_info', version)
+    with pytest.raises(setup_environment.SetupError, match='^The locked stack is for Python 3.11, 3.12 and 3.13,'):
+        setup_environment.check_python()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_tool
 
 import coc_core
 
@@ -37,8 +38,12 @@ def folder(tmp_path):
 
 
 def run(folder, *command):
-    environment = {**os.environ, 'PYTHONPATH': '.', 'PYTHON': sys.executable}
-    done = subprocess.run([str(word) for word in command], cwd=folder, env=environment, capture_output=True, text=True)
+    variables = {'PYTHONPATH': '.', 'PYTHON': sys.executable}
+    if command[0].suffix == '.py':
+        done = run_tool(folder / command[0], *command[1:], cwd=folder, env=variables)
+    else:
+        words = [str(word) for word in command]
+        done = subprocess.run(words, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
@@ -73,18 +78,15 @@ def test_example(folder, name):
     assert 'accuracy/top1' in run(folder, tools / 'dist_test.sh', config, checkpoint, 1)
     image = 'data/digits/imagenet/val/3/0.png'
     options = ('--config', config, '--checkpoint', checkpoint, '--out', 'pictures')
-    run(folder, sys.executable, tools / 'analysis_tools' / 'visualize_clusters.py', image, *options)
+    run(folder, tools / 'analysis_tools' / 'visualize_clusters.py', image, *options)
     assert list((folder / 'pictures').glob('*.png'))
-    told = run(
-        folder, sys.executable, tools / 'deployment' / 'export_onnx.py', config, checkpoint, '--out', f'{name}.onnx'
-    )
+    told = run(folder, tools / 'deployment' / 'export_onnx.py', config, checkpoint, '--out', f'{name}.onnx')
     assert 'agrees with PyTorch' in told and (folder / f'{name}.onnx').is_file()
 
 
 def test_a_mistake_in_a_mixers_arguments_is_one_sentence(folder):
     (folder / 'distance.py').write_text(FILES['distance.py'].replace('temperature=2.0', 'temprature=2.0'))
-    command = [sys.executable, 'context-cluster/tools/train.py', 'distance.py']
-    done = subprocess.run(command, cwd=folder, env={**os.environ, 'PYTHONPATH': '.'}, capture_output=True, text=True)
+    done = run_tool(ROOT / 'tools' / 'train.py', 'distance.py', cwd=folder, env={'PYTHONPATH': '.'})
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert "DistanceMixer takes no argument 'temprature'. Did you mean 'temperature'?" in last

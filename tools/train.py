@@ -17,6 +17,7 @@ require('mmengine')
 from mmengine.dist import is_main_process
 
 from coc_core.mm.cli import running, training
+from coc_core.mm.cli.console import announce
 from coc_core.mm.cli.options import add_common_arguments
 from coc_core.mm.cli.rehearsal import build_schedules, check_smallest_batch
 from coc_core.mm.cli.start import run_tool
@@ -79,6 +80,7 @@ def train(args: argparse.Namespace) -> None:
     # A launcher that starts a training again repeats its options, and what is there then is this training's.
     if args.overwrite and state is None and is_main_process():
         remove_earlier(runner.work_dir)
+    announce(runner, args.config)
     with during('training'), explained():
         runner.train()
 

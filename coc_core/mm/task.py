@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 from torch import nn
@@ -14,6 +14,9 @@ from coc_core.checkpoints.layouts import Layout, register_layout
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class, inspect_files
 from coc_core.mm.own_data.plan import Plan, Request
+
+if TYPE_CHECKING:
+    from coc_core.mm.prediction.predictions import Predictions
 
 
 class Task:
@@ -39,6 +42,24 @@ class Task:
     def tta_pipeline(self, pipeline: Sequence[Any]) -> list[Any] | None:
         """Return the test pipeline with augmented copies, where a config sets no ``tta_pipeline``."""
         return None
+
+    def check_augmentation(self, cfg: Config) -> None:
+        """Check that the predictions of a config's model can be averaged.
+
+        Raises:
+            UserError: They cannot.
+        """
+
+    def predictions(self) -> type[Predictions] | None:
+        """Return the class of what becomes of predictions of files; None where nobody says it."""
+        return None
+
+    def predicted_files(self) -> Any:
+        """Return the class that reads the files that are predicted, which is made with the test pipeline's steps."""
+        # What trains has no use for it.
+        from coc_core.mm.prediction.image_files import ImageFiles
+
+        return ImageFiles
 
     def dump_predictions(self, cfg: Config, out: str) -> None:
         """Change a config so that testing writes its predictions to ``out``."""
@@ -154,6 +175,14 @@ def task_of(cfg: Mapping[str, Any]) -> Task:
     task = Task()
     task.scope = scope
     return task
+
+
+def test_dataset(cfg: Config) -> Any:
+    """Return the config of a config's test data, without what wraps it; an empty one where there is none."""
+    dataset: Any = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
 
 
 def add_evaluator(cfg: Config, evaluator: Mapping[str, Any]) -> None:

@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from processes import run_tool
 
 from benchmarks import pointmlp_step
 
@@ -18,9 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_data_loading_tells_how_many_workers_a_gpu_needs():
     script = ROOT / 'benchmarks' / 'data_loading.py'
     numbers = ['--images', 2, '--size', 64, 48, '--rounds', 1, '--gpu-images-per-second', 1, 100000]
-    command = [sys.executable, *map(str, [script, *numbers])]
-    environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = run_tool(script, *numbers, env={'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout[done.stdout.index('{') :])
     rates = found['images per second and core']

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_tool
 
 from coc_core import create_model
 from coc_core.checkpoints import to_official
@@ -36,11 +37,15 @@ DEFECTS = {
 
 def run(*command, cwd=ROOT, expect=0):
     # torchrun gives each process one thread; one process with more adds in another order, and last digits differ.
-    threads = {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    environment = {**os.environ, **threads, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable}
-    command = [str(part) for part in command]
-    command = [sys.executable, *command] if command[0].endswith('.py') else command
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=400)
+    variables = {
+        'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable,
+    }  # fmt: skip
+    if ROOT in command[0].parents and command[0].suffix == '.py':
+        done = run_tool(*command, cwd=cwd, env=variables)
+    else:
+        words = [sys.executable] * (command[0].suffix == '.py') + [str(part) for part in command]
+        environment = {**os.environ, **variables}
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=cwd, timeout=400)
     assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 

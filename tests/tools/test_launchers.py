@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from processes import run_tool
 
 from coc_core.checkpoints import read
 from coc_core.errors import UserError
@@ -50,7 +51,7 @@ randomness = dict(seed=0)
 def run(cwd: Path, tool: str, *args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [str(TOOLS / tool), *args]
     if tool.endswith('.py'):
-        command.insert(0, sys.executable)
+        return run_tool(*command, cwd=cwd, env={'CUDA_VISIBLE_DEVICES': '', **(env or {})})
     variables = {key: value for key, value in os.environ.items() if key not in ('PORT', 'NNODES', 'OMP_NUM_THREADS')}
     variables.update({'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': '', **(env or {})})
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=180)
@@ -76,6 +77,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_saves_checkpoints(project: Path) -> None:
     assert (project / 'work/epoch_2.pth').is_file()
+
+
+def test_the_console_tells_what_trains_and_the_log_file_everything(project: Path) -> None:
+    done = run(project, 'train.py', 'tiny_config.py', '--work-dir', 'quiet', '--no-validate')
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    (first,) = [line for line in told if 'tiny_config.py: 0.1 M parameters, 16 samples in 4 batches, 1 x ' in line]
+    assert len(told) < 10 and done.stderr == '', done.stdout + done.stderr
+    log = (project / first.rpartition('The config and all else: ')[2]).read_text()
+    assert 'System environment' in log and 'Config:\n' in log and 'Hooks will be executed' in log
+    assert all(line in log for line in told)
 
 
 def test_two_processes_test_like_one(project: Path) -> None:

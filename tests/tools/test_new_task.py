@@ -2,13 +2,12 @@
 
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run_tool
 
 ROOT = Path(__file__).parents[2]
 ARCH = dict(depths=(1, 1), dims=(8, 12), mlp_ratios=2, heads=2, head_dim=4, center_grid=2, region_grid=1)
@@ -42,9 +41,8 @@ randomness = dict(seed=0)
 
 def run(cwd, tool, *arguments, expect=0):
     paths = os.pathsep.join(map(str, (ROOT, Path(__file__).parent)))
-    environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=180)
+    variables = {'PYTHONPATH': paths, 'CUDA_VISIBLE_DEVICES': ''}
+    done = run_tool(ROOT / 'tools' / tool, *arguments, cwd=cwd, env=variables)
     assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout + done.stderr
 

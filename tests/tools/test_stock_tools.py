@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mmpretrain
 import pytest
+from processes import run_tool
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'classification' / 'coc-tiny_1xb32-12e_digits.py'
@@ -29,7 +30,7 @@ def run(script, *arguments, data_root, options=SMALL):
 def digits(tmp_path_factory):
     out = tmp_path_factory.mktemp('digits')
     tool = ROOT / 'tools' / 'dataset_converters' / 'make_digits_data.py'
-    subprocess.run([sys.executable, tool, '--out', out, '--layout', 'imagenet'], check=True, capture_output=True)
+    assert run_tool(tool, '--out', out, '--layout', 'imagenet').returncode == 0
     return out / 'imagenet'
 
 

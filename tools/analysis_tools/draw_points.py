@@ -22,16 +22,14 @@ require('mmengine', 'matplotlib')
 
 import matplotlib
 import torch
-from matplotlib.figure import Figure
 
 from coc_core import checkpoints
 from coc_core.errors import UserError
-from coc_core.files import replacing
 from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
 from coc_core.mm.models import build_model
-from pointcloud import PointCloudClassifier
+from pointcloud import PointCloudClassifier, pictures
 from pointcloud.grouping import gather_points
 from pointcloud.recorder import GroupSimilarityRecorder
 from pointcloud.registry import DATASETS
@@ -88,17 +86,9 @@ def draw_cloud(
         chosen = [colors[i % 20] for i in clusters_of(model, points, args.stage).tolist()]
     else:
         points, chosen = similarities_of(model, points, args.stage, args.block)
-    figure = Figure(figsize=(5, 5), layout='constrained')
-    axes = figure.add_subplot(projection='3d')
-    axes.view_init(elev=15, azim=20, vertical_axis='y')
-    drawn = axes.scatter(*points.T, c=chosen, s=16 if len(points) > 200 else 36, depthshade=False, cmap='cividis')
-    if args.color == 'similarity':
-        figure.colorbar(drawn, label='mean cosine with the centers of its groups', shrink=0.6)
-    axes.set_box_aspect(tuple((points.amax(0) - points.amin(0)).clamp_min(1e-3)), zoom=1.15)
-    axes.set_axis_off()
-    axes.set_title(f'{classes[label]}; predicted: {classes[predicted]}, {scores[predicted]:.2f}')
-    with replacing(path) as beside:
-        figure.savefig(beside, dpi=120)
+    title = f'{classes[label]}; predicted: {classes[predicted]}, {scores[predicted]:.2f}'
+    bar = 'mean cosine with the centers of its groups' if args.color == 'similarity' else ''
+    pictures.draw_cloud(path, points.numpy(), chosen, title, bar=bar)
 
 
 def similarities_of(

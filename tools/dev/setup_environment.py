@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Make the project's environment: a venv with the locked stack and a compiled mmcv. ``make setup`` calls this.
+"""Make the project's environment: a venv with the locked stack. ``make`` calls this.
 
-Needs nothing but Python 3.11, pip and a C++ compiler. Running it again changes nothing when nothing changed, and
-repairs what an interrupted run left. The mmcv wheel, which takes minutes to compile, is kept in the user's cache
-directory (XDG_CACHE_HOME, else ~/.cache), keyed by the mmcv, torch and Python versions.
+Classification and point clouds need nothing but Python and pip: --without-operators leaves mmcv's C++ code out. For
+the other tasks and the tests it is compiled, which takes a C++ compiler and minutes, when they first ask for it. The
+wheel is kept in the user's cache directory (XDG_CACHE_HOME, else ~/.cache), keyed by the mmcv, torch and Python
+versions, and used from then on; MMCV_WHEEL names a ready one. Running this again changes nothing when nothing changed,
+and repairs what an interrupted run left.
 """
 
 from __future__ import annotations
@@ -24,13 +26,20 @@ import venv
 import zipfile
 from pathlib import Path
 
+from progress import Progress
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / 'requirements.lock'
 OPERATORS = Path(__file__).with_name('torchvision_operators.py')
 FAMILIES = ('onedl', 'openmmlab')
+# On PyPI torch for Linux is a CUDA build with gigabytes of libraries; elsewhere it is a CPU build.
+CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
+PYTHONS = ((3, 11), (3, 12), (3, 13))
 STAMP = 'context-cluster-setup'
-NINJA_STEP = re.compile(r'^\s*\[(\d+)/(\d+)\]')
+# What ends the stamp of an environment whose mmcv has no operators.
+WITHOUT_OPERATORS = ' without operators'
 INSTALLED_CHECK = "import importlib.util as u; assert all(map(u.find_spec, ('torch', 'mmcv', 'coc_core')))"
+CPU_CHECK = f'{INSTALLED_CHECK}; import torch; assert torch.version.cuda is None'
 MMCV_CHECK = 'from mmcv.ops import RoIAlign, nms'
 PYTHON_CHECK = f'import pip, sys; assert sys.version_info[:2] == {sys.version_info[:2]}'
 
@@ -63,38 +72,6 @@ def is_mm(name: str) -> bool:
     return name.removeprefix('onedl-').startswith('mm')
 
 
-class Progress:
-    """Says what is going on, for how long, and how much longer: one changing line on a terminal, else some lines."""
-
-    def __init__(self, step: str, expected_s: float) -> None:
-        self.step, self.expected_s = step, expected_s
-        self.start = self.printed = time.monotonic()
-        self.done = self.total = 0
-        print(f'{step} (about {_clock(expected_s)})', flush=True)
-
-    def read(self, line: str) -> None:
-        """Take the counts out of a line that ninja printed."""
-        match = NINJA_STEP.match(line)
-        if match:
-            self.done, self.total = int(match[1]), int(match[2])
-
-    def tick(self) -> None:
-        """Show the state, at most once a second on a terminal and every twenty seconds elsewhere."""
-        now = time.monotonic()
-        if now - self.printed < (1 if sys.stdout.isatty() else 20):
-            return
-        self.printed, elapsed = now, now - self.start
-        left = elapsed / self.done * (self.total - self.done) if self.done else max(self.expected_s - elapsed, 0)
-        count = f'{self.done} of {self.total} files, ' if self.total else ''
-        text = f'  {count}{_clock(elapsed)} gone, about {_clock(left)} left'
-        print(f'\r{text:<78}' if sys.stdout.isatty() else text, end='' if sys.stdout.isatty() else '\n', flush=True)
-
-    def finish(self) -> None:
-        """Close the step's line."""
-        text = f'  done in {_clock(time.monotonic() - self.start)}'
-        print(f'\r{text:<78}' if sys.stdout.isatty() else text, flush=True)
-
-
 def is_whole(wheel: Path) -> bool:
     """Tell whether every file in a wheel can be read back."""
     try:
@@ -104,15 +81,11 @@ def is_whole(wheel: Path) -> bool:
         return False
 
 
-def _clock(seconds: float) -> str:
-    return f'{int(seconds) // 60}:{int(seconds) % 60:02d} min'
-
-
 class Environment:
     """One family's venv."""
 
-    def __init__(self, family: str, folder: Path) -> None:
-        self.family, self.folder = family, folder
+    def __init__(self, family: str, folder: Path, cpu_torch: bool = False) -> None:
+        self.family, self.folder, self.cpu_torch = family, folder, cpu_torch
         self.versions = locked(family)
         self.python = folder / 'bin' / 'python'
         self.log = folder / 'setup.log'
@@ -124,10 +97,17 @@ class Environment:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
-    def is_complete(self) -> bool:
-        """Tell whether an earlier run finished and nothing has changed since."""
+    def is_complete(self, operators: bool) -> bool:
+        """Tell whether an earlier run finished, with mmcv's operators if wanted, and nothing has changed since."""
         stamp = self.folder / STAMP
-        return stamp.is_file() and stamp.read_text() == self.wanted_stamp() and self._works(INSTALLED_CHECK)
+        if not stamp.is_file() or not self._works(CPU_CHECK if self.cpu_torch else INSTALLED_CHECK):
+            return False
+        return stamp.read_text() in self._stamps(operators)
+
+    def _stamps(self, operators: bool) -> list[str]:
+        """Return the stamps of an environment that will do; the first is what a new one gets."""
+        stamp = self.wanted_stamp()
+        return [stamp] if operators else [stamp + WITHOUT_OPERATORS, stamp]
 
     def _works(self, code: str) -> bool:
         try:
@@ -162,31 +142,40 @@ class Environment:
                 'it goes on from here.'
             )
 
-    def pip(self, step: str, expected_s: float, *arguments: str | Path) -> None:
-        """Run pip in the environment."""
-        self._run(step, expected_s, [self.python, '-m', 'pip', '--disable-pip-version-check', *arguments])
-
-    def build(self) -> None:
-        """Bring the environment to the locked state."""
+    def pip(self, step: str, expected_s: float, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
+        """Run pip in the environment, which is not complete from then on."""
         (self.folder / STAMP).unlink(missing_ok=True)
+        self._run(step, expected_s, [self.python, '-m', 'pip', '--disable-pip-version-check', *arguments], env)
+
+    def build(self, operators: bool) -> None:
+        """Bring the environment to the locked state, with mmcv's operators or without."""
         # Of the files as they are now: one that changes while this runs has to be installed the next time.
-        stamp = self.wanted_stamp()
+        stamps = {kind: self._stamps(kind)[0] for kind in (True, False)}
+        requirement = {name: f'{name}=={version}' for name, version in self.versions.items()}
+        mmcv = next(name for name in requirement if name.endswith('mmcv'))
+        if not self.is_complete(operators=False):
+            self._install_libraries(requirement)
+        operators = self._install_mmcv(mmcv, requirement[mmcv], operators)
+        self.pip('6/6 installing the project', 5, 'install', '--no-deps', '--no-build-isolation', '-e', ROOT)
+        (self.folder / STAMP).write_text(stamps[operators])
+
+    def _install_libraries(self, requirement: dict[str, str]) -> None:
         if not self._works(PYTHON_CHECK):
             shutil.rmtree(self.folder, ignore_errors=True)
             print(f'1/6 creating {self.folder.name}', flush=True)
             self._create()
-        requirement = {name: f'{name}=={version}' for name, version in self.versions.items()}
-        self.pip('2/6 installing torch', 60, 'install', '-c', self._constraints(requirement), requirement['torch'])
+        index = []
+        if self.cpu_torch:
+            index = ['--extra-index-url', CPU_INDEX]
+            requirement |= {name: f'{requirement[name]}+cpu' for name in ('torch', 'torchvision')}
+        constraints = self._constraints(requirement)
+        self.pip('2/6 installing torch', 60, 'install', *index, '-c', constraints, requirement['torch'])
         plain = [r for name, r in requirement.items() if not is_mm(name) and name != 'torch']
-        self.pip('3/6 installing the libraries', 90, 'install', '--no-deps', *plain)
+        self.pip('3/6 installing the libraries', 90, 'install', '--no-deps', *index, *plain)
         self._repair_torchvision()
-        mmcv = next(name for name in requirement if name.endswith('mmcv'))
-        mm = [r for name, r in requirement.items() if is_mm(name) and name != mmcv]
+        mm = [r for name, r in requirement.items() if is_mm(name) and not name.endswith('mmcv')]
         self.pip('4/6 installing the mm* packages', 60, 'install', '--no-deps', '--no-build-isolation', *mm)
         self._alias_mmsegmentation()
-        self._install_mmcv(mmcv, requirement[mmcv])
-        self.pip('6/6 installing the project', 5, 'install', '--no-deps', '--no-build-isolation', '-e', ROOT)
-        (self.folder / STAMP).write_text(stamp)
 
     def _create(self) -> None:
         try:
@@ -194,7 +183,7 @@ class Environment:
         except (subprocess.CalledProcessError, ImportError) as error:
             raise SetupError(
                 f'{sys.executable} cannot make a virtual environment with pip ({error}): install its venv module '
-                '(Debian: apt install python3.11-venv).'
+                '(Debian: apt install python3-venv).'
             ) from error
 
     def _constraints(self, requirement: dict[str, str]) -> Path:
@@ -232,24 +221,42 @@ class Environment:
         (folder / 'INSTALLER').write_text('context-cluster\n')
         (folder / 'RECORD').write_text('')
 
-    def _install_mmcv(self, name: str, requirement: str) -> None:
+    def _install_mmcv(self, name: str, requirement: str, operators: bool) -> bool:
+        """Install a ready wheel, a newly compiled one, or the Python files alone; tell whether there are operators."""
+        given = os.environ.get('MMCV_WHEEL')
+        if given:
+            source = [given] if given.endswith('.whl') else ['--find-links', given, requirement]
+            if not self._has_operators_from(requirement, *source):
+                raise SetupError(f'MMCV_WHEEL={given} has no operators that work here: leave it out to compile them.')
+            return True
         cached = self._cached_wheel(name)
         if cached:
-            if is_whole(cached) and self._has_operators_from(cached, requirement):
-                return
+            if is_whole(cached) and self._has_operators_from(requirement, cached):
+                return True
             cached.unlink()
-            print('  the cached mmcv wheel is damaged or has no working operators: removed, compiling anew', flush=True)
+            print('  the cached mmcv wheel is damaged or has no working operators: removed', flush=True)
+        if not operators:
+            self._install_without_operators(name, requirement)
+            return False
         compiled = self._compile(name, requirement)
-        if self._has_operators_from(compiled, requirement):
-            return
+        if self._has_operators_from(requirement, compiled):
+            return True
         compiled.unlink()
         raise SetupError(
             f'The compiled mmcv does not import: run `{self.python} -c "{MMCV_CHECK}"` to see why; the compiler\'s '
             f'output is in {self.log}.'
         )
 
-    def _has_operators_from(self, wheel: Path, requirement: str) -> bool:
-        self.pip(f'5/6 installing {requirement}', 5, 'install', '--no-deps', '--force-reinstall', '--no-index', wheel)
+    def _install_without_operators(self, name: str, requirement: str) -> None:
+        options = ['--no-deps', '--no-build-isolation', '--force-reinstall', '--no-cache-dir', '--no-binary', name]
+        with tempfile.TemporaryDirectory() as folder:
+            # mmcv compiles nothing where it finds no torch, and in the OneDL family by no other setting.
+            (Path(folder) / 'torch.py').write_text('raise ModuleNotFoundError("hidden from the set-up of mmcv")')
+            step = f'5/6 installing {requirement} without its operators'
+            self.pip(step, 15, 'install', *options, requirement, env={'PYTHONPATH': folder})
+
+    def _has_operators_from(self, requirement: str, *source: str | Path) -> bool:
+        self.pip(f'5/6 installing {requirement}', 5, 'install', '--no-deps', '--force-reinstall', '--no-index', *source)
         return self._works(MMCV_CHECK)
 
     def _wheel_folder(self, name: str) -> Path:
@@ -262,15 +269,16 @@ class Environment:
         torch = subprocess.run([self.python, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
         if torch.endswith('-gpu'):
             torch += ''.join(f'-{arch}' for arch in re.findall(r'[^;\s]+', os.environ.get('TORCH_CUDA_ARCH_LIST', '')))
-        cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
         python = f'cp{sys.version_info.major}{sys.version_info.minor}'
         key = f'{name}-{self.versions[name]}_torch-{torch}_{python}_{platform.system().lower()}-{platform.machine()}'
-        return cache / 'context-cluster' / 'wheels' / key
+        return wheel_cache() / key
 
     def _cached_wheel(self, name: str) -> Path | None:
         return next(iter(self._wheel_folder(name).glob('*.whl')), None)
 
     def _compile(self, name: str, requirement: str) -> Path:
+        check_compiler()
+        print('  detection, segmentation and the tests need them; once compiled they are kept', flush=True)
         folder = self._wheel_folder(name)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -285,15 +293,28 @@ class Environment:
             return wheel.rename(folder / wheel.name)
 
 
-def check_machine() -> None:
-    """Raise SetupError when Python or a C++ compiler is not there."""
-    if sys.version_info[:2] != (3, 11):
-        version = platform.python_version()
-        raise SetupError(f'The locked stack is for Python 3.11, this is {version}: run make setup PYTHON=python3.11.')
+def wheel_cache() -> Path:
+    """Return the folder in which compiled wheels are kept, one folder for each kind."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'context-cluster' / 'wheels'
+
+
+def check_python() -> None:
+    """Raise SetupError when this is a Python that the locked stack is not for."""
+    if sys.version_info[:2] not in PYTHONS:
+        *others, last = ('.'.join(map(str, version)) for version in PYTHONS)
+        raise SetupError(
+            f'The locked stack is for Python {", ".join(others)} and {last}, this is {platform.python_version()}: '
+            'run make setup PYTHON=python3.11.'
+        )
+
+
+def check_compiler() -> None:
+    """Raise SetupError when mmcv cannot be compiled on this machine."""
+    version = f'python{sys.version_info.major}.{sys.version_info.minor}'
     header = Path(sysconfig.get_path('include')) / 'Python.h'
     if not header.exists():
         raise SetupError(
-            f'{header} is missing, and mmcv must be compiled: install it (Debian: apt install python3.11-dev).'
+            f'{header} is missing, and mmcv must be compiled: install it (Debian: apt install {version}-dev).'
         )
     if not any(shutil.which(compiler) for compiler in (os.environ.get('CXX', 'c++'), 'g++', 'clang++')):
         raise SetupError('No C++ compiler was found, and mmcv must be compiled: install g++ (Debian: apt install g++).')
@@ -303,13 +324,25 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--family', default='onedl', help='mm* packages: onedl (maintained forks) or openmmlab')
+    parser.add_argument(
+        '--torch', default='', choices=['', 'cpu'], help='cpu: the CPU build, from the index of PyTorch (Linux)'
+    )
     parser.add_argument('--venv', type=Path, help='folder of the environment (.venv, or .venv-FAMILY)')
+    parser.add_argument(
+        '--without-operators',
+        dest='operators',
+        action='store_false',
+        help="leave mmcv's compiled operators out, which detection and segmentation need",
+    )
     args = parser.parse_args()
     if args.family not in FAMILIES:
         raise SetupError(f'MM={args.family} is not a family of mm* packages: choose {" or ".join(FAMILIES)}.')
-    check_machine()
+    check_python()
+    if args.operators and 'MMCV_WHEEL' not in os.environ and not any(wheel_cache().glob('*/*.whl')):
+        check_compiler()
     default = ROOT / ('.venv' if args.family == 'onedl' else f'.venv-{args.family}')
-    environment = Environment(args.family, (args.venv or default).absolute())
+    cpu_torch = args.torch == 'cpu' and sys.platform == 'linux'
+    environment = Environment(args.family, (args.venv or default).absolute(), cpu_torch)
     environment.folder.parent.mkdir(parents=True, exist_ok=True)
     with open(environment.folder.with_name(environment.folder.name + '.lock'), 'w') as lock:
         try:
@@ -317,10 +350,10 @@ def main() -> None:
         except BlockingIOError:
             print(f'another set-up of {environment.folder.name} is running: waiting for it', flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if environment.is_complete():
+        if environment.is_complete(args.operators):
             print(f'{environment.folder.name} is up to date')
             return
-        environment.build()
+        environment.build(args.operators)
     print(f'{environment.folder.name} is ready: source {environment.folder.name}/bin/activate')
 
 

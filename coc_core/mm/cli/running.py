@@ -7,6 +7,7 @@ import os
 import os.path as osp
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from coc_core.errors import UserError
+from coc_core.mm.cli.console import QuietRunner
 from coc_core.mm.data_checks.batches import check_batches, is_of_empty_data, nothing_usable
 from coc_core.mm.data_checks.checked_pipeline import check_samples
 from coc_core.mm.data_checks.checks import check_data
@@ -67,7 +69,10 @@ def process_count(launcher: str) -> int:
 def _complete_loader(loader: Any, defaults: Mapping[str, Any]) -> None:
     for key, value in defaults.items():
         loader.setdefault(key, value)
-    if not loader.get('num_workers'):
+    # More only wait for each other, and torch warns; results do not depend on the number.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    loader['num_workers'] = min(loader.get('num_workers') or 0, cores)
+    if not loader['num_workers']:
         loader['persistent_workers'] = False
     if not torch.cuda.is_available():
         loader['pin_memory'] = False
@@ -141,8 +146,10 @@ def build_runner(cfg: Config, name: str) -> Runner:
         UserError: A name in the config is unknown, or a value impossible.
     """
     start_process_group(cfg)
+    # mmengine passes it to its own wrapper.
+    warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated')
     with building(f'what {name} describes'):
-        runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner: Runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
     keep_logging(runner.logger)
     return runner
 

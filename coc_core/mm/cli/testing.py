@@ -14,7 +14,8 @@ from mmengine.runner import Runner
 from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError
 from coc_core.files import replacing
-from coc_core.mm.task import task_of
+from coc_core.mm.augmentation import augmentation
+from coc_core.mm.task import task_of, test_dataset
 
 _METRIC_ENDINGS = ('.json', '.yaml', '.yml', '.pkl')
 
@@ -57,16 +58,9 @@ def _apply_out(cfg: Config, args: argparse.Namespace) -> None:
 
 def _augment(cfg: Config) -> None:
     """Wrap the model and its test pipeline for test-time augmentation, as the task's stock tool does."""
-    task = task_of(cfg)
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    model = cfg.get('tta_model') or task.tta_model
-    pipeline = cfg.get('tta_pipeline') or task.tta_pipeline(dataset.pipeline)
-    if not model or not pipeline:
-        raise UserError('--tta: this config sets no tta_model and tta_pipeline, and its task has no default.')
+    model, pipeline = augmentation(cfg)
     cfg.model = ConfigDict(**model, module=cfg.model)
-    dataset.pipeline = pipeline
+    test_dataset(cfg).pipeline = pipeline
 
 
 def save_metrics(metrics: dict[str, float], args: argparse.Namespace) -> None:

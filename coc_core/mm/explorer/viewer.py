@@ -24,6 +24,7 @@ from coc_core.mm.loading import image_loader
 from coc_core.mm.mistakes import building
 from coc_core.mm.models import build_model, network_input
 from coc_core.mm.option_values import read_option
+from coc_core.mm.task import test_dataset
 from coc_core.model import ContextCluster
 from coc_core.variants import get_config
 from coc_core.visualization.decoding import decode
@@ -102,7 +103,7 @@ class ClusterViewer:
         model = build_model(cfg, config)
         with building(f'the test pipeline of {config}'):
             transforms = [TRANSFORMS.build(step) for step in _geometry(cfg)]
-        load = image_loader(_test_dataset(cfg).get('pipeline'))
+        load = image_loader(test_dataset(cfg).get('pipeline'))
         viewer = cls(model, config, classes=_class_names(cfg), transforms=transforms, load=load)
         checkpoints.load(model, checkpoint)
         return viewer
@@ -230,22 +231,15 @@ def _transformed(image: NDArray[Any], transforms: Sequence[Any]) -> NDArray[Any]
     return shown
 
 
-def _test_dataset(cfg: Config) -> Any:
-    dataset: Any = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
-
-
 def _geometry(cfg: Config) -> list[Any]:
     """Return the steps of the test pipeline that change the image, not those that read files and pack the sample."""
-    steps = _test_dataset(cfg).get('pipeline', [])
+    steps = test_dataset(cfg).get('pipeline', [])
     return [step for step in steps if not str(step['type']).rpartition('.')[2].startswith(('Load', 'Pack'))]
 
 
 def _class_names(cfg: Config) -> Sequence[str]:
     """Return the classes of the test data; none where neither the config nor the data set's class names them."""
-    dataset = _test_dataset(cfg)
+    dataset = test_dataset(cfg)
     if 'type' not in dataset:
         return ()
     with DATASETS.switch_scope_and_registry(None) as registry:

@@ -99,15 +99,7 @@ class ProgressBarHook(Hook):
         console = self._console or terminal_console()
         if console is None or not is_main_process():
             return False
-        self._progress = Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn('left'),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            console=console,
-        )
+        self._progress = progress_bar(console)
         self._progress.start()
         # An exception in a loop leaves no hook to be called, and the terminal without its cursor.
         atexit.register(self.close)
@@ -128,6 +120,25 @@ class ProgressBarHook(Hook):
         self._progress.remove_task(self._tasks.pop(name))
         if not self._tasks:
             self.close()
+
+
+def progress_bar(console: Console, *, redirect_stderr: bool = True) -> Progress:
+    """Return a bar that shows what is done, of how much, and the time left.
+
+    Args:
+        console: Where to draw.
+        redirect_stderr: Whether what is written on stderr goes above the bar.
+    """
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn('left'),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=console,
+        redirect_stderr=redirect_stderr,
+    )
 
 
 def terminal_console() -> Console | None:

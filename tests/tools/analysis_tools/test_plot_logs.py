@@ -2,12 +2,12 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from processes import run_tool
 
 TOOL = Path(__file__).parents[3] / 'tools' / 'analysis_tools' / 'plot_logs.py'
 
@@ -32,7 +32,7 @@ def train(iteration, loss):
 
 
 def run(*command, expect=0):
-    done = subprocess.run([sys.executable, TOOL, *map(str, command)], capture_output=True, text=True, timeout=100)
+    done = run_tool(TOOL, *command)
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stderr.strip() if expect else done.stdout.strip()
 

@@ -3,9 +3,7 @@
 import argparse
 import importlib.util
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_tool
 
 from coc_core import ContextCluster, create_model, ops
 from coc_core.errors import UserError
@@ -26,9 +25,7 @@ DIGITS = ROOT / 'configs' / 'classification' / 'coc-tiny_1xb32-12e_digits.py'
 
 
 def run(*command, expect=0):
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    command = [sys.executable, str(TOOL), *(str(part) for part in command)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    done = run_tool(TOOL, *command, env={'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout if expect == 0 else done.stderr
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run_tool
 from pycocotools.coco import COCO
 
 TOOL = Path(__file__).parents[3] / 'tools' / 'dataset_converters' / 'make_digits_data.py'
@@ -19,8 +20,9 @@ SMALL = ('--scenes', '4', '3')
 
 
 def make(out, *options, check=True):
-    command = [sys.executable, TOOL, '--out', out, *SMALL, *options]
-    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=check)
+    done = run_tool(TOOL, '--out', out, *SMALL, *options)
+    assert done.returncode == 0 or not check, done.stderr
+    return done
 
 
 def digest(folder):

@@ -1,8 +1,5 @@
 """What is exported gives the model's numbers in another runtime."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
@@ -12,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from processes import run_tool
 from torch.testing import assert_close
 
 import mmseg_plugin  # noqa: F401
@@ -28,9 +26,8 @@ POINTS = CONFIGS / 'pointcloud' / 'pointmlp-coc_1xb16-12e_digits.py'
 
 
 def run(*arguments, expect=0):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'CUDA_VISIBLE_DEVICES': ''}
-    command = [sys.executable, str(ROOT / 'tools' / 'deployment' / 'export_onnx.py'), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    script = ROOT / 'tools' / 'deployment' / 'export_onnx.py'
+    done = run_tool(script, *arguments, env={'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-3000:]
     assert 'Traceback' not in done.stderr
     return done.stdout + done.stderr

@@ -1,16 +1,14 @@
 """Checkpoints through the tools: convert, publish, and files that must not run, by every way into a training."""
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_tool
 
 from coc_core import CoCConfig, ContextCluster
 from coc_core.checkpoints import read, to_official
@@ -40,9 +38,7 @@ randomness = dict(seed=0)
 
 
 def run(cwd, tool, *arguments, expect=0):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=180)
+    done = run_tool(ROOT / 'tools' / tool, *arguments, cwd=cwd, env={'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-2000:]
     assert 'Traceback' not in done.stderr
     return done.stdout + done.stderr
@@ -120,7 +116,7 @@ def test_publishing_keeps_weights_and_what_one_must_know(project, tmp_path):
     assert set(published) == {'meta', 'state_dict'} and 'optimizer' in trained
     assert all(torch.equal(v, trained['state_dict'][k]) for k, v in published['state_dict'].items())
     meta = published['meta']
-    assert meta['denominator'] == 'similarity' and meta['dataset'] == 'CustomDataset' and meta['epoch'] == 1
+    assert meta['denominator'] == 'similarity' and meta['dataset'] == 'CustomDataset in images' and meta['epoch'] == 1
     assert meta['architecture']['dims'] == (8, 12) and "type='ContextCluster'" in meta['cfg']
     metric = accuracy(run(project, 'test.py', 'config.py', path))
     assert meta['metric']['accuracy/top1'] == pytest.approx(float(metric), abs=1e-3)

@@ -1,12 +1,11 @@
 """What is found before training in the data that a config names, and what check_data.py lists."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from processes import run_tool
 
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.checks import check_data, inspections
@@ -79,11 +78,11 @@ def test_the_tool_lists_every_problem(coco, tmp_path, content):
     cfg = coco(content)
     (tmp_path / 'images' / '2.jpg').write_bytes(b'not an image')
     cfg.dump(tmp_path / 'config.py')
-    tool = [sys.executable, ROOT / 'tools' / 'dataset_converters' / 'check_data.py', tmp_path / 'config.py']
-    done = subprocess.run([*map(str, tool), '--phase', 'train'], capture_output=True, text=True)
+    command = [ROOT / 'tools' / 'dataset_converters' / 'check_data.py', tmp_path / 'config.py', '--phase', 'train']
+    done = run_tool(*command)
     assert done.returncode == 1 and '2 errors.' in done.stdout
     assert 'annotation 1 belongs to the image 9' in done.stdout and '2.jpg cannot be read' in done.stdout
-    listed = subprocess.run([*map(str, tool), '--phase', 'train', '--json'], capture_output=True, text=True)
+    listed = run_tool(*command, '--json')
     found = json.loads(listed.stdout)
     assert listed.returncode == 1 and found['errors'] == 2
     (data,) = found['data']

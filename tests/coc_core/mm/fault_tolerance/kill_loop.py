@@ -105,24 +105,26 @@ class Loop:
         os._exit(code)
 
     @staticmethod
-    def end(process: int, limit: float | None = None) -> int:
-        """Wait for a process, and kill it where its time is over; return its code, negative for a signal."""
-        deadline = time.monotonic() + (limit if limit is not None else 600)
+    def end(process: int, step: int | None = None, delay: float = 0.0) -> int:
+        """Wait for a process, or kill it some time after it began a step; return its code, negative for a signal."""
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             done, status = os.waitpid(process, os.WNOHANG)
             if done:
                 return os.waitstatus_to_exitcode(status)
-            time.sleep(0.005)
+            if step is not None and counted(0) >= step:
+                deadline, step = time.monotonic() + delay, None
+            time.sleep(0.002)
         os.kill(process, signal.SIGKILL)
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
     def last(self, work: str) -> Path:
         return find_state(str(self.project.folder / work)).path
 
-    def lost(self, work: str) -> int:
-        """Return the number of steps that a kill cost."""
+    def saved(self, work: str) -> int:
+        """Return the number of steps after which a training goes on."""
         state = find_state(str(self.project.folder / work))
-        return counted(0) - (state.meta['iter'] if state else 0)
+        return state.meta['iter'] if state else 0
 
 
 def main() -> None:
@@ -145,7 +147,7 @@ def main() -> None:
         loop = Loop(project, args.config, options)
         start = time.monotonic()
         code = loop.end(loop.start('whole', prepare=lambda: kill_at_boundary(None)))
-        length, boundaries = time.monotonic() - start, counted(1)
+        length, steps, boundaries = time.monotonic() - start, counted(0) + 1, counted(1)
         if code:
             sys.exit((project.folder / 'whole.log').read_text()[-3000:])
         last = loop.last('whole').name
@@ -161,13 +163,13 @@ def main() -> None:
                     number = places.pop(0)
                     code = loop.end(loop.start(work, '--resume', prepare=lambda n=number: kill_at_boundary(n)))
                 elif args.at == 'random':
-                    begun = time.monotonic()
-                    code = loop.end(loop.start(work, '--resume'), draw.uniform(0, length))
-                    # The first run warmed the disk's cache; kills shall fall into a training, not after it.
-                    length = min(length, time.monotonic() - begun) if code == 0 else length
+                    step = draw.randrange(min(loop.saved(work), steps - 1), steps)
+                    # The longer ones reach what is between two steps: checkpoints and validations.
+                    delay = draw.uniform(0, draw.choice([0.5, 3]) * length / steps)
+                    code = loop.end(loop.start(work, '--resume'), step, delay)
                 if code == -signal.SIGKILL:
                     report['kills'] += 1
-                    report['most_lost'] = max(report['most_lost'], loop.lost(work))
+                    report['most_lost'] = max(report['most_lost'], counted(0) - loop.saved(work))
                     if args.at == 'boundaries':
                         code = loop.end(loop.start(work, '--resume'))
                 if code > 0:

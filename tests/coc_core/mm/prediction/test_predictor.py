@@ -1,0 +1,84 @@
+"""A predictor around a real classifier of digits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coc_core.errors import UserError
+from coc_core.mm.configs import load_config
+from coc_core.mm.models import build_model
+from coc_core.mm.prediction.inputs import Item
+from coc_core.mm.prediction.predictor import Predictor, _predictions_of
+from coc_core.mm.task import Task
+
+CONFIG = str(Path(__file__).parents[4] / 'configs' / 'classification' / 'coc-tiny_1xb32-12e_digits.py')
+NAMES = [f'number {digit}' for digit in range(10)]
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp('predictor') / 'model.pth'
+    torch.manual_seed(0)
+    model = build_model(load_config(CONFIG), CONFIG)
+    torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': NAMES}}}, path)
+    return str(path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    random = np.random.default_rng(0)
+    paths = [tmp_path / f'{place}.png' for place in range(4)]
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(path)
+    return [str(path) for path in paths]
+
+
+def scores(row):
+    return {entry['label']: entry['score'] for entry in row['top']}
+
+
+def test_augmented_copies_are_averaged(checkpoint, pictures, tmp_path):
+    flipped = str(tmp_path / 'flipped.png')
+    Image.open(pictures[0]).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(flipped)
+    one = Predictor.from_config(CONFIG, checkpoint, device='cpu', top_k=10)
+    both = Predictor.from_config(CONFIG, checkpoint, device='cpu', top_k=10, tta=True)
+    first, second = map(scores, one.rows([pictures[0], flipped]))
+    (mean,) = map(scores, both.rows(pictures[:1]))
+    assert first != second
+    assert all(mean[label] == pytest.approx((first[label] + second[label]) / 2, abs=2e-6) for label in range(10))
+
+
+def test_classes_are_the_configs_and_else_the_checkpoints(checkpoint, pictures, tmp_path):
+    (row,) = Predictor.from_config(CONFIG, checkpoint, device='cpu').rows(pictures[:1])
+    assert row['class'] == str(row['label'])
+    silent = {'test_dataloader.dataset.metainfo': None}
+    (named,) = Predictor.from_config(CONFIG, checkpoint, silent, device='cpu').rows(pictures[:1])
+    assert named['class'] == NAMES[row['label']]
+    torch.save({'state_dict': torch.load(checkpoint)['state_dict']}, bare := str(tmp_path / 'bare.pth'))
+    (numbered,) = Predictor.from_config(CONFIG, bare, silent, device='cpu').rows(pictures[:1])
+    assert numbered['class'] == f'class {row["label"]}'
+
+
+def test_a_sample_that_the_model_refuses_leaves_its_batch(checkpoint, pictures, monkeypatch):
+    predictor = Predictor.from_config(CONFIG, checkpoint, device='cpu')
+    expected = [scores(row) for row in predictor.rows(pictures)]
+    step, refused = predictor._model.test_step, predictor._samples[Item(pictures[2])].data['inputs']
+
+    def refuse(data):
+        if any(torch.equal(image, refused) for image in data['inputs']):
+            raise UserError('this model dislikes an image.')
+        return step(data)
+
+    monkeypatch.setattr(predictor._model, 'test_step', refuse)
+    rows = predictor.rows(pictures)
+    assert [row.get('problem') for row in rows] == [None, None, f'{pictures[2]}: this model dislikes an image.', None]
+    for place in (0, 1, 3):
+        assert scores(rows[place]) == pytest.approx(expected[place], abs=2e-6)
+
+
+def test_a_task_that_says_nothing_of_predictions():
+    with pytest.raises(UserError, match='of the scope mmengine: set `predictions` of its Task'):
+        _predictions_of(Task())
