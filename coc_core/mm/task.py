@@ -178,10 +178,13 @@ def task_of(cfg: Mapping[str, Any]) -> Task:
 
 
 def test_dataset(cfg: Config) -> Any:
-    """Return the config of a config's test data, without what wraps it; an empty one where there is none."""
+    """Return the config of a config's test data, without what wraps it; an empty one where there is none.
+
+    Of data sets that are joined it is the first: their classes are the same, and their pipelines.
+    """
     dataset: Any = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    while inner := dataset.get('dataset') or next(iter(dataset.get('datasets') or ()), None):
+        dataset = inner
     return dataset
 
 
