@@ -24,6 +24,25 @@ from coc_core.variants import CoCConfig, get_config
 OUTPUT_NORMS = ('dense', 'classification')
 
 
+class OutputMap(nn.LayerNorm):
+    """An output, [B, C, H, W], as it is: a place for hooks of tools that take every map for NCHW.
+
+    Inside, maps are channels-last. It has no parameters and changes nothing; it is a norm because mmpretrain's
+    ``vis_cam.py`` looks at the last norm of a backbone where the user names no layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, elementwise_affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the map."""
+        return x
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        return f'{self.normalized_shape[0]}, a map [B, C, H, W] as it is'
+
+
 class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
     """``dict(type='ContextCluster', arch='coc_small', ...)`` in mmpretrain, mmdet and mmseg.
 
@@ -77,6 +96,7 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
         factory = None if mixer is None else _mixer_factory(mixer)
         super().__init__(config, num_classes=0, dense_indices=dense_indices, mixer=factory)
         self.out_indices = self_indices
+        self.outputs = nn.ModuleDict({str(i): OutputMap(config.dims[i]) for i in self_indices})
         self.frozen_stages = frozen_stages
         if mixer is not None and isinstance(mixer['type'], str):
             self.mixer_names.add(mixer['type'].rpartition('.')[2])
@@ -99,9 +119,10 @@ class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
         """[B, in_channels, H, W] -> one map [B, C, ceil(H / stride), ceil(W / stride)] per output."""
         if self.dense_indices:
             # mmcv's compiled operators (RoIAlign and others) read memory as NCHW whatever the strides say.
-            return tuple(output.contiguous() for output in self.forward_dense(images))
-        _, outputs = self.forward_intermediates(images, self.out_indices, norm=True)
-        return tuple(outputs)
+            outputs = [output.contiguous() for output in self.forward_dense(images)]
+        else:
+            _, outputs = self.forward_intermediates(images, self.out_indices, norm=True)
+        return tuple(place(output) for place, output in zip(self.outputs.values(), outputs, strict=True))
 
     def init_weights(self) -> None:
         """Initialize as ``init_cfg`` says.

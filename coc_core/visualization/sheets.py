@@ -63,7 +63,7 @@ class Sheet:
     Attributes:
         width: In pixels.
         height: In pixels.
-        images: What the network saw, each uint8 [H, W, 3], RGB.
+        images: What the network saw, and activations over it, each uint8 [H, W, 3], RGB.
         alpha: Strength of the clusters' colors.
         panels: The pictures.
         texts: The writing.
@@ -78,9 +78,23 @@ class Sheet:
 
 
 def single_panel(
-    image: NDArray[Any], clusters: LayerClusters, head: int, *, alpha: float = 0.6, at_least: int = 1
+    image: NDArray[Any],
+    clusters: LayerClusters,
+    head: int,
+    *,
+    alpha: float = 0.6,
+    at_least: int = 1,
+    activation: NDArray[Any] | None = None,
 ) -> Sheet:
     """Return a sheet that is one overlay and nothing else, enlarged as `coc_core.visualization.painting.enlarge` does.
+
+    Args:
+        image: What the network saw, uint8 [H, W, 3], RGB.
+        clusters: A layer's clusters on it.
+        head: The head.
+        alpha: Strength of the colors, from 0 to 1.
+        at_least: Pixels of the shorter side.
+        activation: A picture of the same size that stands to the right, such as Grad-CAM's.
 
     Raises:
         UserError: ``alpha`` is not between 0 and 1.
@@ -88,7 +102,12 @@ def single_panel(
     check_alpha(alpha)
     factor = enlargement(image, at_least)
     size = (image.shape[0] * factor, image.shape[1] * factor)
-    return Sheet(size[1], size[0], (image,), alpha, (Panel(0, 0, size, 0, clusters, head),), ())
+    panel = Panel(0, 0, size, 0, clusters, head)
+    if activation is None:
+        return Sheet(size[1], size[0], (image,), alpha, (panel,), ())
+    left = size[1] + _GAP
+    panels = (panel, Panel(left, 0, size, 1, None))
+    return Sheet(left + size[1], size[0], (image, activation), alpha, panels, ())
 
 
 def contact_sheet(
@@ -98,6 +117,7 @@ def contact_sheet(
     title: str = '',
     alpha: float = 0.6,
     panel_height: int = 112,
+    activations: Sequence[NDArray[Any]] = (),
 ) -> Sheet:
     """Lay out a row for each layer, and in it a panel for each head; of several images a row each, below one another.
 
@@ -107,6 +127,7 @@ def contact_sheet(
         title: A line above.
         alpha: Strength of the colors, from 0 to 1.
         panel_height: Height of a panel in pixels.
+        activations: A picture beside each image above the layers, such as Grad-CAM's.
 
     Raises:
         UserError: ``alpha`` is not between 0 and 1.
@@ -118,9 +139,14 @@ def contact_sheet(
     columns = [_MARGIN + _LABEL_WIDTH + i * (widest + _GAP) for i in range(heads + 1)]
     texts = [Text(_MARGIN, _MARGIN, title, _TEXT + 3)] if title else []
     top = _MARGIN + (2 * _TEXT if title else 0)
+    panels = []
+    for i in range(len(activations)):
+        texts.append(Text(_MARGIN, top, 'Grad-CAM'))
+        panels.append(Panel(columns[0], top, sizes[i], i, None))
+        panels.append(Panel(columns[1], top, sizes[i], len(images) + i, None))
+        top += panel_height + _GAP
     texts += [Text(columns[0], top, 'image'), *(Text(columns[i + 1], top, f'head {i}') for i in range(heads))]
     top += _TEXT + _GAP
-    panels = []
     for _, stage in groupby(zip(*layers, strict=True), key=lambda row: row[0].stage):
         for row in stage:
             texts += [Text(_MARGIN, top + i * (_TEXT + 3), line) for i, line in enumerate(_described(row[0]))]
@@ -130,7 +156,7 @@ def contact_sheet(
                 top += panel_height + _GAP
         top += _GAP
     width, height = columns[-1] + widest + _MARGIN, top - 2 * _GAP + _MARGIN
-    return Sheet(width, height, tuple(images), alpha, tuple(panels), tuple(texts))
+    return Sheet(width, height, (*images, *activations), alpha, tuple(panels), tuple(texts))
 
 
 def _described(layer: LayerClusters) -> list[str]:

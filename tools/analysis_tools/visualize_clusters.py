@@ -31,6 +31,7 @@ from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.explorer.viewer import ClusterViewer, View
 from coc_core.mm.hooks.progress import terminal_console
+from coc_core.visualization.activation import check_library
 from coc_core.visualization.files import (
     frame_rate,
     is_film,
@@ -84,6 +85,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--video', action='store_true', help='write films as MP4 instead of GIF')
     parser.add_argument('--statistics', action='store_true', help='write numbers on every layer: statistics.json, .png')
+    parser.add_argument('--cam', action='store_true', help='of a classifier: Grad-CAM of the predicted class beside it')
     parser.add_argument(
         '--labels', type=Path, help='label map of the one image, or folder of them under the names of the images (.png)'
     )
@@ -132,6 +134,8 @@ def check_options(args: argparse.Namespace) -> None:
         check_alpha(args.alpha)
     except UserError as error:
         raise UserError(f'--{error}') from error
+    if args.cam:
+        check_library()
     if args.labels is not None and not args.labels.exists():
         raise UserError(f'--labels {args.labels} does not exist.')
     if args.out.exists() and not args.out.is_dir():
@@ -217,16 +221,19 @@ def run(viewer: ClusterViewer, image: np.ndarray, args: argparse.Namespace, *, s
     size = None if args.size is None else (args.size[0], args.size[-1])
     every = args.all or similarities
     stages, blocks = (None, None) if every else ([args.stage], [args.block])
-    return viewer.look(image, size=size, stages=stages, blocks=blocks, similarities=similarities)
+    return viewer.look(image, size=size, stages=stages, blocks=blocks, similarities=similarities, activation=args.cam)
 
 
 def sheet_of(view: View, args: argparse.Namespace) -> Sheet:
     """Return the picture that the options ask for."""
     if args.all:
         title = f'predicted: {view.prediction}' if view.prediction else Path(args.config or args.model).stem
-        return contact_sheet([view.image], [view.layers], title=title, alpha=args.alpha)
+        activations = [] if view.activation is None else [view.activation]
+        return contact_sheet([view.image], [view.layers], title=title, alpha=args.alpha, activations=activations)
     layer = next(layer for layer in view.layers if (layer.stage, layer.block) == (args.stage, args.block))
-    return single_panel(view.image, layer, args.head, alpha=args.alpha, at_least=SHORTEST_SIDE)
+    return single_panel(
+        view.image, layer, args.head, alpha=args.alpha, at_least=SHORTEST_SIDE, activation=view.activation
+    )
 
 
 def ending(args: argparse.Namespace) -> str:

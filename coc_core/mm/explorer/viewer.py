@@ -27,6 +27,7 @@ from coc_core.mm.option_values import read_option
 from coc_core.mm.task import test_dataset
 from coc_core.model import ContextCluster
 from coc_core.variants import get_config
+from coc_core.visualization.activation import class_activation, paint_activation
 from coc_core.visualization.decoding import decode
 from coc_core.visualization.files import read_image
 from coc_core.visualization.painting import resize
@@ -45,11 +46,13 @@ class View:
         layers: The clusters of the recorded layers, in the order of the network.
         prediction: The class and its score, where the model is a classifier: of the picture as its config tests it,
             whatever size the clusters are shown at.
+        activation: Where it finds that class, by Grad-CAM over the image, uint8 [H, W, 3], if it was asked for.
     """
 
     image: NDArray[Any]
     layers: list[LayerClusters]
     prediction: str | None
+    activation: NDArray[Any] | None = None
 
 
 class ClusterViewer:
@@ -157,6 +160,7 @@ class ClusterViewer:
         stages: Sequence[int] | None = None,
         blocks: Sequence[int] | None = None,
         similarities: bool = False,
+        activation: bool = False,
     ) -> View:
         """Run the model on a picture and record clusters.
 
@@ -166,9 +170,11 @@ class ClusterViewer:
             stages: See `ClusterRecorder`.
             blocks: See `ClusterRecorder`.
             similarities: See `ClusterRecorder`.
+            activation: Whether to ask Grad-CAM where the predicted class is found.
 
         Raises:
-            UserError: There is no such stage or block, or the picture cannot be brought to a size that fits.
+            UserError: There is no such stage or block, the picture cannot be brought to a size that fits, or an
+                activation is asked for of a model that predicts no class, or without grad-cam.
         """
         shown = self._prepared(image, size)
         try:
@@ -181,7 +187,15 @@ class ClusterViewer:
             with torch.no_grad():
                 logits = self._run(self._prepared(image, None))
         prediction = None if logits is None else self._named(logits)
-        return View(shown, recorder.clusters(0, (shown.shape[0], shown.shape[1])), prediction)
+        heat = self._activation(shown, logits) if activation else None
+        return View(shown, recorder.clusters(0, (shown.shape[0], shown.shape[1])), prediction, heat)
+
+    def _activation(self, shown: NDArray[Any], logits: Tensor | None) -> NDArray[Any]:
+        if logits is None:
+            raise UserError(f'{self.name} predicts no class, and Grad-CAM shows where one is found: use a classifier.')
+        return paint_activation(
+            shown, class_activation(self.model, network_input(self.model, [shown]), int(logits.argmax()))
+        )
 
     def _prepared(self, image: NDArray[Any], size: tuple[int, int] | None) -> NDArray[Any]:
         """Return the picture as the network sees it, uint8 [H, W, 3], RGB."""

@@ -111,6 +111,28 @@ def test_one_head_is_painted_where_the_operator_says(files, tmp_path):
     assert (found == expected[0, :13, :10, 2].numpy()).mean() > 0.99
 
 
+def test_grad_cam_stands_beside_the_clusters_of_a_classifier(files, tmp_path):
+    pytest.importorskip('pytorch_grad_cam')
+    image = files / 'images' / 'wide.png'
+    given = [image, '--checkpoint', files / 'digits.pth', '--cam', '--size', '64', '96', '--out', tmp_path]
+    run(*given, '--config', DIGITS, '--stage', '3')
+    single = np.asarray(Image.open(tmp_path / 'wide_stage3_block1_head0.png'))
+    assert single.shape == (64 * 6, 2 * 96 * 6 + 6, 3)
+    right = single[:, -96 * 6 :]
+    assert right.std() > 10 and np.abs(right.astype(int) - single[:, : 96 * 6]).mean() > 10
+    run(*given, '--model', 'coc_tiny', '--format', 'svg')
+    assert '>Grad-CAM</text>' in (tmp_path / 'wide_clusters.svg').read_text()
+
+
+def test_grad_cam_of_a_model_without_classes_is_refused(files, tmp_path):
+    pytest.importorskip('pytorch_grad_cam')
+    dense = ContextCluster(create_model('coc_tiny').config, dense_indices=(0, 1, 2, 3))
+    torch.save({'state_dict': {f'backbone.{k}': v for k, v in dense.state_dict().items()}}, tmp_path / 'dense.pth')
+    image = files / 'images' / 'wide.png'
+    told = run(image, '--model', 'coc_tiny', '--checkpoint', tmp_path / 'dense.pth', '--cam', expect=2)
+    assert 'coc_tiny predicts no class, and Grad-CAM shows where one is found: use a classifier.' in told
+
+
 def test_unusable_files_are_named_and_the_others_painted(files, tmp_path):
     images = tmp_path / 'images'
     images.mkdir()
