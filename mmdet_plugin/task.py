@@ -36,6 +36,13 @@ class DetectionTask(Task):
         type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
     )
 
+    def report(self) -> str:
+        """Return the evaluator behind a report."""
+        # What trains has no use for it.
+        from mmdet_plugin.reports import ObjectReport
+
+        return ObjectReport.__name__
+
     def predictions(self) -> type[ObjectPredictions]:
         """Return what becomes of predicted objects."""
         from mmdet_plugin.predictions import ObjectPredictions

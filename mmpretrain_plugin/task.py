@@ -34,6 +34,13 @@ class ClassificationTask(Task):
     )
     tta_model: Mapping[str, Any] = dict(type='mmpretrain.AverageClsScoreTTA')
 
+    def report(self) -> str:
+        """Return the evaluator behind a report."""
+        # What trains has no use for it.
+        from mmpretrain_plugin.reports import ImageClassReport
+
+        return ImageClassReport.__name__
+
     def predictions(self) -> type[ClassPredictions]:
         """Return what becomes of predicted classes."""
         from mmpretrain_plugin.predictions import ClassPredictions

@@ -26,6 +26,13 @@ class SegmentationTask(Task):
     # One tells boundaries from what is none, the other takes its classes from texts.
     counts_otherwise = Task.counts_otherwise | {'STDCHead', 'SideAdapterCLIPHead'}
 
+    def report(self) -> str:
+        """Return the evaluator behind a report."""
+        # What trains has no use for it.
+        from mmseg_plugin.reports import PixelReport
+
+        return PixelReport.__name__
+
     def predictions(self) -> type[PixelPredictions]:
         """Return what becomes of predicted pixels."""
         from mmseg_plugin.predictions import PixelPredictions

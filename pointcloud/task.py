@@ -29,6 +29,14 @@ class PointCloudTask(Task):
 
         return plan(request)
 
+    def report(self) -> str:
+        """Return the evaluator behind a report."""
+        # What trains has no use for it.
+        from pointcloud.reports import CloudReport
+
+        name: str = CloudReport.__name__
+        return name
+
     def predictions(self) -> type[CloudPredictions]:
         """Return what becomes of predicted clouds."""
         from pointcloud.predictions import CloudPredictions

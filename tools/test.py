@@ -33,6 +33,7 @@ def parse_args() -> argparse.Namespace:
         choices=['metrics', 'pred'],
         help='whether --out saves the metrics (.json, .yaml, .pkl) or predictions (the default)',
     )
+    parser.add_argument('--report', metavar='DIR', help='write what goes wrong into DIR/report.html')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='save pictures of the predictions in this folder')
     parser.add_argument('--interval', type=int, default=1, help='classification: picture every this many samples')

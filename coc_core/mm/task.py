@@ -65,6 +65,13 @@ class Task:
         """Change a config so that testing writes its predictions to ``out``."""
         add_evaluator(cfg, dict(type='DumpResults', out_file_path=out))
 
+    def report(self) -> str | None:
+        """Return the name of the evaluator that writes a report of a test, registered; None where there is none.
+
+        It is made with what a `coc_core.mm.reports.metric.ReportMetric` takes.
+        """
+        return None
+
     def show_predictions(
         self, cfg: Config, *, window: bool, folder: str | None, interval: int, wait_time: float
     ) -> None:

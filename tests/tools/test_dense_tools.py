@@ -78,6 +78,8 @@ class Small:
             options += (
                 [] if scope == 'mmdet' else ['default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=4']
             )
+            # A schedule must begin before the end.
+            options += [] if scope == 'mmdet' else ['param_scheduler.1.begin=1']
         options += [f'{phase}_dataloader.num_workers=0' for phase in phases]
         options += [f'{phase}_dataloader.persistent_workers=False' for phase in phases]
         return ['--cfg-options', *options, f'model.backbone.init_cfg.checkpoint={self.folder}/{scope}.pth', *more]
@@ -141,10 +143,13 @@ def test_testing_repeats_the_last_validation_on_one_process_and_on_two(small, sc
         ('two', [ROOT / 'tools' / 'dist_test.sh', CONFIGS[scope], small.checkpoint(scope), '2'], []),
     ):
         out = tmp_path / f'{name}.json'
-        work_dir = ['--work-dir', tmp_path / name]
+        work_dir = ['--work-dir', tmp_path / name, '--report', tmp_path / name]
         run(*command, *work_dir, *extra, '--out', out, '--out-item', 'metrics', *small.options(scope))
         found[name] = json.loads(out.read_text())
     assert found['one'] == pytest.approx(expected, abs=0, rel=0) and found['two'] == found['one']
+    # Of two processes a batch has fewer images, and a pixel in thousands another class.
+    reports = [re.sub('base64,[^"]+', '', (tmp_path / name / 'report.html').read_text()) for name in ('one', 'two')]
+    assert reports[0] == reports[1] and '4 images' in reports[0] and reports[0].count('<figure>') == 4
     images = [path for path in tmp_path.rglob('*') if path.suffix in ('.png', '.jpg')]
     assert len(images) == 4 and all(np.asarray(Image.open(path)).std() > 10 for path in images)
 

@@ -72,6 +72,11 @@ def test_it_trains_tests_and_shows(project):
     assert Image.open(pictures[0]).size == Image.open(project / found[0]['img_path']).size
 
 
+def test_it_has_no_report(project):
+    told = run(project, 'test.py', 'depth.py', project / 'work' / 'epoch_2.pth', '--report', 'report', expect=2)
+    assert '--report: the scope mmengine has none; classification, detection, segmentation and point clouds' in told
+
+
 def test_its_data_is_checked(project):
     assert 'No errors.' in run(project, 'dataset_converters/check_data.py', 'depth.py')
     lost = next((project / 'data' / 'ade20k' / 'annotations' / 'training').glob('*.png'))

@@ -98,9 +98,12 @@ def test_testing_gives_the_accuracy_of_the_last_validation(trained):
 def test_votes_of_augmented_copies(trained):
     log = run(
         TOOLS / 'test.py', CONFIG, trained / 'one' / 'epoch_3.pth', '--work-dir', trained / 'tta', '--tta',
-        *options(trained / 'data', 'tta_pipeline.0.num_points=32'),
+        '--report', trained / 'tta', *options(trained / 'data', 'tta_pipeline.0.num_points=32'),
     )  # fmt: skip
-    assert re.search(r'OA: [\d.]+', log)
+    accuracy = float(re.findall(r'OA: ([\d.]+)', log)[-1])
+    report = (trained / 'tta' / 'report.html').read_text()
+    wrong = round(30 * (1 - accuracy / 100))
+    assert f'30 samples, {wrong} of them wrong' in report and report.count('data:image/jpeg') == min(wrong, 24)
 
 
 def test_two_processes_keep_and_test_the_same_model(trained):

@@ -52,14 +52,17 @@ def test_stock_train_and_test(digits, checkpoint, tmp_path):
 def test_our_test_tool_gives_the_stock_metric(digits, checkpoint, tmp_path):
     options = ('test_dataloader.dataset.indices=90',)
 
-    def output(script):
-        return run(script, CONFIG, checkpoint, '--work-dir', tmp_path, data_root=digits, options=options)
+    def output(script, *more):
+        return run(script, CONFIG, checkpoint, '--work-dir', tmp_path, *more, data_root=digits, options=options)
 
     def accuracy(out):
         return out.split('accuracy/top1:')[1].split()[0]
 
-    ours = output(ROOT / 'tools' / 'test.py')
+    ours = output(ROOT / 'tools' / 'test.py', '--report', tmp_path / 'report')
     assert accuracy(ours) == accuracy(output(STOCK / 'test.py'))
+    wrong = round(90 * (1 - float(accuracy(ours)) / 100))
+    report = (tmp_path / 'report' / 'report.html').read_text()
+    assert f'90 samples, {wrong} of them wrong' in report and report.count('data:image/jpeg') == min(wrong, 24)
     assert re.search(r'This test: accuracy/top1 [\d.]+. Model zoo: Top 1 Accuracy 98.33 \(measured by this pr', ours)
 
 

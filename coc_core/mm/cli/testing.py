@@ -16,13 +16,13 @@ from coc_core.errors import UserError
 from coc_core.files import replacing
 from coc_core.mm.augmentation import augmentation
 from coc_core.mm.data_checks.checks import datasets_of
-from coc_core.mm.task import task_of
+from coc_core.mm.task import add_evaluator, task_of, test_dataset
 
 _METRIC_ENDINGS = ('.json', '.yaml', '.yml', '.pkl')
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the checkpoint, `--show`, `--show-dir`, `--tta` and `--out` into a config.
+    """Write the checkpoint, `--show`, `--show-dir`, `--tta`, `--out` and `--report` into a config.
 
     Raises:
         UserError: The config cannot be tested, or its task has no such option.
@@ -42,6 +42,22 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         )
     if args.tta:
         _augment(cfg)
+    if args.report:
+        _report(cfg, args)
+
+
+def _report(cfg: Config, args: argparse.Namespace) -> None:
+    """Have an evaluator of the task write what went wrong."""
+    task = task_of(cfg)
+    kind = task.report()
+    if kind is None:
+        raise UserError(
+            f'--report: the scope {task.scope} has none; classification, detection, segmentation and point clouds have '
+            'one, and a task of your own gets one by `report` of its Task.'
+        )
+    pipeline = test_dataset(cfg).get('pipeline') or []
+    title = f'{Path(args.config).stem}, {Path(args.checkpoint).name}'
+    add_evaluator(cfg, dict(type=kind, folder=osp.abspath(args.report), title=title, pipeline=pipeline))
 
 
 def _apply_out(cfg: Config, args: argparse.Namespace) -> None:

@@ -58,7 +58,7 @@ def config(scope='files', **entries):
 
 def arguments(checkpoint, **given):
     defaults = dict(config='a.py', checkpoint=checkpoint, out=None, out_item=None, show=False, show_dir=None)
-    return Namespace(**(defaults | dict(interval=1, wait_time=2.0, tta=False) | given))
+    return Namespace(**(defaults | dict(interval=1, wait_time=2.0, tta=False, report=None) | given))
 
 
 def test_nothing_but_the_checkpoint_is_written_into_the_config(checkpoint):
