@@ -95,3 +95,6 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=310)
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='accuracy/top1', rule='greater'))
+# As in mmpretrain's default_runtime, but without the scope that mmengine adds to what is inherited from a package:
+# mmpretrain's browse_dataset.py stops at it.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -15,7 +15,8 @@ import coc_core
 
 arch = 'coc_tiny'
 data_root = 'data/digits/coco/'
-classes = list('0123456789')
+# A tuple, to which mmdet's confusion_matrix.py adds the background.
+classes = tuple('0123456789')
 scale = (192, 192)
 epochs = 8
 # Neck, heads and regions of interest of a size that two cores train in minutes.

@@ -182,7 +182,9 @@ def write_coco(folder: Path, splits: dict[str, Split], seed: int, scenes: Sequen
                     }
                 )
         categories = [{'id': c + 1, 'name': label, 'supercategory': 'digit'} for c, label in enumerate(CLASSES)]
-        content = {'images': images, 'annotations': annotations, 'categories': categories}
+        # Tools that split or merge such files ask for both.
+        about = {'info': {'description': 'scenes of scanned digits'}, 'licenses': []}
+        content = {**about, 'images': images, 'annotations': annotations, 'categories': categories}
         path = folder / 'annotations' / f'instances_{name}2017.json'
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content))

@@ -76,7 +76,8 @@ def dataset(phase: str, own: Entries) -> Entries:
     """Return the entries of a phase's data set: its own, and those of every task."""
     return {
         **own,
-        'metainfo': 'dict(classes=classes)',
+        # A tuple: mmdet's confusion_matrix.py adds the background to it.
+        'metainfo': 'dict(classes=tuple(classes))',
         'pipeline': f'{"train" if phase == "train" else "test"}_pipeline',
     }
 
