@@ -10,10 +10,10 @@ from mmengine.config import Config
 from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
 from coc_core.mm.data_checks.inspection import Inspection
-from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, visualization_hook
 
 if TYPE_CHECKING:
+    from coc_core.mm.own_data.plan import Plan, Request
     from mmseg_plugin.predictions import PixelPredictions
 
 

@@ -9,10 +9,10 @@ from mmengine.config import Config
 from torch import nn
 
 from coc_core.errors import UserError
-from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task
 
 if TYPE_CHECKING:
+    from coc_core.mm.own_data.plan import Plan, Request
     from pointcloud.files import CloudFiles
     from pointcloud.predictions import CloudPredictions
 

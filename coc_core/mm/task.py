@@ -13,9 +13,9 @@ from torch import nn
 from coc_core.checkpoints.layouts import Layout, register_layout
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class, inspect_files
-from coc_core.mm.own_data.plan import Plan, Request
 
 if TYPE_CHECKING:
+    from coc_core.mm.own_data.plan import Plan, Request
     from coc_core.mm.prediction.predictions import Predictions
 
 
