@@ -1,4 +1,4 @@
-"""What is wrong with the data that a config names: found before training, or listed by `check_data.py`."""
+"""What is wrong with the data that a config names: found before training, or listed by ``check_data.py``."""
 
 from __future__ import annotations
 
