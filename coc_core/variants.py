@@ -122,9 +122,11 @@ def override_fields(config: Config, overrides: Mapping[str, Any]) -> Config:
     known = [f.name for f in fields(config)]
     for name in overrides:
         if name not in known:
-            raise UserError(
-                f'{type(config).__name__} has no field {name!r}.{did_you_mean(name, known)} Fields: {", ".join(known)}.'
-            )
+            # Of the functions that pass fields on, these are arguments beside them.
+            hint = did_you_mean(name, [*known, 'num_classes', 'mixer'])
+            if name == 'pretrained':
+                hint = ' Weights are loaded by coc_core.checkpoints.load(model, FILE), or by timm.create_model.'
+            raise UserError(f'{type(config).__name__} has no field {name!r}.{hint} Fields: {", ".join(known)}.')
     return replace(config, **overrides)
 
 

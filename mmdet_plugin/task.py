@@ -12,6 +12,7 @@ from coc_core.checkpoints.layouts import DETECTION
 from coc_core.errors import UserError
 from coc_core.mm.data_checks import coco
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
+from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, add_evaluator, visualization_hook
 
 if TYPE_CHECKING:
@@ -67,6 +68,13 @@ class DetectionTask(Task):
             coco.inspect(inspection, self.scope, dataset)
         else:
             super().inspect(inspection, dataset, files=files)
+
+    def plan(self, request: Request) -> Plan:
+        """Plan a config for COCO annotation files."""
+        # Only the tool that writes configs needs it.
+        from mmdet_plugin.own_data import plan
+
+        return plan(request)
 
     def class_count(self, part: Mapping[str, Any], key: str, classes: int) -> int | None:
         """Count the background among the weights of a softmax loss; those of a mask's loss are for no classes."""

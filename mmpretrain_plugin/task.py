@@ -14,6 +14,7 @@ from coc_core.checkpoints.layouts import CLASSIFICATION
 from coc_core.mm.data_checks import class_folders, image_lists
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.loading import image_loader
+from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, visualization_hook
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ class ClassificationTask(Task):
         else:
             loader = image_loader(dataset.get('pipeline'), self.scope) if files else None
             (image_lists if built.ann_file else class_folders).inspect(inspection, built, loader)
+
+    def plan(self, request: Request) -> Plan:
+        """Plan a config for images in class folders."""
+        # Only the tool that writes configs needs it.
+        from mmpretrain_plugin.own_data import plan
+
+        return plan(request)
 
     def counting_parts(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model, and the preprocessor where it spreads labels over all classes."""

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
 from coc_core.mm.data_checks.inspection import Inspection
+from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, visualization_hook
 
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ class SegmentationTask(Task):
             label_maps.inspect(inspection, self.scope, dataset)
         else:
             super().inspect(inspection, dataset, files=files)
+
+    def plan(self, request: Request) -> Plan:
+        """Plan a config for images with label maps."""
+        # Only the tool that writes configs needs it.
+        from mmseg_plugin.own_data import plan
+
+        return plan(request)
 
     def class_count(self, part: Mapping[str, Any], key: str, classes: int) -> int | None:
         """Count the background among the weights of mmdet's losses, as heads that match masks have it."""

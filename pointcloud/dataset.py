@@ -1,9 +1,9 @@
-"""ScanObjectNN (Uy et al., 2019): clouds of scanned objects in HDF5 files."""
+"""Clouds in HDF5 files: one's own, and ScanObjectNN (Uy et al., 2019), scanned objects."""
 
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,48 +37,36 @@ _FILE_DEFAULTS = {'data_root': '', 'part': '', 'variant': 'PB_T50_RS', 'folder':
 
 
 @DATASETS.register_module()
-class ScanObjectNN(BaseDataset):
-    """Clouds with ``points`` (float32 [N, 3]) and ``gt_label`` for the pipeline.
+class PointCloudFile(BaseDataset):
+    """Clouds of an HDF5 file with ``points`` (float32 [N, 3]) and ``gt_label`` for the pipeline.
 
     Args:
-        data_root: Folder that holds ``main_split`` and ``main_split_nobg``.
-        part: ``'training'`` or ``'test'``.
-        variant: ``'OBJ_ONLY'``, ``'OBJ_BG'``, ``'PB_T25'``, ``'PB_T25_R'``, ``'PB_T50_R'`` or ``'PB_T50_RS'``.
-        folder: Another folder below ``data_root`` than the variant's: ``'main_split_nobg'`` has the perturbed variants
-            without background.
+        ann_file: The file: ``data``, floating [N, P, 3], and ``label``, whole numbers [N].
+        data_root: The folder that it is in.
         validation: ``dict(keep='train' or 'val', fraction=0.1, seed=0)`` keeps one side of a stratified split.
         pipeline: Transforms.
-        metainfo: ``classes`` where they are not ScanObjectNN's.
+        metainfo: ``classes`` in the order of the labels.
         test_mode: See mmengine's `BaseDataset`.
         lazy_init: See mmengine's `BaseDataset`.
 
     Raises:
         UserError: The file is missing, cannot be read, or holds something else.
-        UserError: An argument is unknown or impossible.
     """
 
-    METAINFO: ClassVar[dict[str, Any]] = dict(
-        dataset_type='ScanObjectNN',
-        classes=(
-            'bag', 'bin', 'box', 'cabinet', 'chair', 'desk', 'display', 'door', 'shelf', 'table', 'bed', 'pillow',
-            'sink', 'sofa', 'toilet',
-        ),
-    )  # fmt: skip
+    METAINFO: ClassVar[dict[str, Any]] = dict(classes=())
 
     def __init__(
         self,
-        data_root: str,
-        part: str,
+        ann_file: str,
         *,
-        variant: str = 'PB_T50_RS',
-        folder: str | None = None,
+        data_root: str = '',
         validation: Mapping[str, Any] | None = None,
         pipeline: Sequence[Any] = (),
         metainfo: Mapping[str, Any] | None = None,
         test_mode: bool = False,
         lazy_init: bool = False,
     ) -> None:
-        self.path = file_of(data_root, part, variant, folder)
+        self.path = Path(osp.expanduser(osp.join(data_root, ann_file)))
         self.validation = dict(validation) if validation else None
         super().__init__(
             data_root=data_root,
@@ -115,7 +103,7 @@ class ScanObjectNN(BaseDataset):
         """Add the checks of the file that a config's data set names (see `coc_core.mm.data_checks`)."""
         classes = class_names((arguments.get('metainfo') or {}).get('classes')) or list(cls.METAINFO['classes'])
         try:
-            path = file_of(*(arguments.get(key, default) for key, default in _FILE_DEFAULTS.items()))
+            path = cls.named_file(arguments)
         except UserError as error:
             inspection.problems.append(Problem(inspection.name, f'cannot be found: {str(error).rstrip(".")}'))
             return
@@ -141,9 +129,77 @@ class ScanObjectNN(BaseDataset):
         missing = [name for label, name in enumerate(classes) if label not in present]
         inspection.problems.extend(inspection.missing_classes(str(path), missing))
         inspection.summary += f', {len(present)} of {len(classes)} classes'
-        if classes == list(cls.METAINFO['classes']):
-            # Only tools/dataset_converters/check_data.py asks this: part of the data serves to try things out.
-            inspection.samples.append(partial(open_whole, path, len(points), arguments))
+        inspection.samples.extend(cls.whole_file(path, len(points), classes, arguments))
+
+    @classmethod
+    def named_file(cls, arguments: Mapping[str, Any]) -> Path:
+        """Return the file that these arguments name.
+
+        Raises:
+            UserError: They cannot name one.
+        """
+        return Path(osp.expanduser(osp.join(arguments.get('data_root') or '', arguments.get('ann_file') or '')))
+
+    @classmethod
+    def whole_file(
+        cls, path: Path, found: int, classes: Sequence[str], arguments: Mapping[str, Any]
+    ) -> list[Callable[[], Sample]]:
+        """Return what tells whether a file with so many clouds is the whole one, where that is known."""
+        return []
+
+
+@DATASETS.register_module()
+class ScanObjectNN(PointCloudFile):
+    """The clouds of ScanObjectNN, or of files that are called like its own.
+
+    Args:
+        data_root: Folder that holds ``main_split`` and ``main_split_nobg``.
+        part: ``'training'`` or ``'test'``.
+        variant: ``'OBJ_ONLY'``, ``'OBJ_BG'``, ``'PB_T25'``, ``'PB_T25_R'``, ``'PB_T50_R'`` or ``'PB_T50_RS'``.
+        folder: Another folder below ``data_root`` than the variant's: ``'main_split_nobg'`` has the perturbed variants
+            without background.
+        validation: ``dict(keep='train' or 'val', fraction=0.1, seed=0)`` keeps one side of a stratified split.
+        pipeline: Transforms.
+        metainfo: ``classes`` where they are not ScanObjectNN's.
+        test_mode: See mmengine's `BaseDataset`.
+        lazy_init: See mmengine's `BaseDataset`.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or holds something else.
+        UserError: An argument is unknown or impossible.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = dict(
+        dataset_type='ScanObjectNN',
+        classes=(
+            'bag', 'bin', 'box', 'cabinet', 'chair', 'desk', 'display', 'door', 'shelf', 'table', 'bed', 'pillow',
+            'sink', 'sofa', 'toilet',
+        ),
+    )  # fmt: skip
+
+    def __init__(
+        self, data_root: str, part: str, *, variant: str = 'PB_T50_RS', folder: str | None = None, **others: Any
+    ) -> None:
+        file = file_of(data_root, part, variant, folder)
+        super().__init__(str(file.relative_to(osp.expanduser(data_root))), data_root=data_root, **others)
+
+    @classmethod
+    def named_file(cls, arguments: Mapping[str, Any]) -> Path:
+        """Return the file of the variant and part that these arguments name.
+
+        Raises:
+            UserError: There is no such variant or part.
+        """
+        return file_of(*(arguments.get(key, default) for key, default in _FILE_DEFAULTS.items()))
+
+    @classmethod
+    def whole_file(
+        cls, path: Path, found: int, classes: Sequence[str], arguments: Mapping[str, Any]
+    ) -> list[Callable[[], Sample]]:
+        """Return what compares the number of clouds with that of the published file."""
+        # Only tools/dataset_converters/check_data.py asks this: part of the data serves to try things out.
+        own = classes == list(cls.METAINFO['classes'])
+        return [partial(open_whole, path, found, arguments)] if own else []
 
 
 def _kept(labels: NDArray[Any], classes: Sequence[str], validation: Mapping[str, Any] | None) -> NDArray[Any]:
@@ -179,6 +235,10 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
     import h5py
 
     if not path.is_file():
+        if 'data/digits' in path.as_posix():
+            return Problem(
+                str(path), 'does not exist: make it with `python tools/dataset_converters/make_digits_data.py`'
+            )
         return Problem(str(path), 'does not exist: see docs/point-clouds.md on where the data is to be had')
     try:
         with h5py.File(path, 'r') as file:

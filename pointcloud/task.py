@@ -9,6 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from coc_core.errors import UserError
+from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ class PointCloudTask(Task):
     """One class for each cloud of points."""
 
     scope = 'pointcloud'
+
+    def plan(self, request: Request) -> Plan:
+        """Plan a config for clouds in HDF5 files, or in class folders."""
+        # Only the tool that writes configs needs it.
+        from pointcloud.own_data import plan
+
+        return plan(request)
 
     def predictions(self) -> type[CloudPredictions]:
         """Return what becomes of predicted clouds."""

@@ -92,6 +92,12 @@ def check_value_keys(cfg: Config, dotted: str, value: Any, entry: Any) -> None:
 def _check_key(cfg: Config, dotted: str) -> None:
     node: Any = cfg._cfg_dict
     parent = ''
+    variable = dotted.split('.')[0]
+    if variable in node and variable not in _accepted(cfg, '', node):  # type: ignore[operator]
+        raise UserError(
+            f'--cfg-options {dotted}: {variable} is a variable of the config, from which its entries were computed '
+            'when it was read, and would change nothing now: change it in the config, or give the entries themselves.'
+        )
     for part in dotted.split('.'):
         if isinstance(node, (list, tuple)):
             if not part.isdecimal() or int(part) >= len(node):

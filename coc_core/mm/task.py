@@ -13,6 +13,7 @@ from torch import nn
 from coc_core.checkpoints.layouts import Layout, register_layout
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class, inspect_files
+from coc_core.mm.own_data.plan import Plan, Request
 
 if TYPE_CHECKING:
     from coc_core.mm.prediction.predictions import Predictions
@@ -98,6 +99,14 @@ class Task:
         elif files:
             inspect_files(inspection, self.scope, dataset)
 
+    def plan(self, request: Request) -> Plan:
+        """Read a user's data and return what `tools/new_config.py` writes for a training on it.
+
+        Raises:
+            UserError: The data is not laid out as the task needs it, or an argument does not fit.
+        """
+        raise UserError(f'{self.scope} writes no config for data of your own.')
+
     def counting_parts(self, cfg: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parts of a config that are made for a number of classes, by their keys joined by dots."""
         return {'model': cfg.get('model')}
@@ -169,10 +178,13 @@ def task_of(cfg: Mapping[str, Any]) -> Task:
 
 
 def test_dataset(cfg: Config) -> Any:
-    """Return the config of a config's test data, without what wraps it; an empty one where there is none."""
+    """Return the config of a config's test data, without what wraps it; an empty one where there is none.
+
+    Of data sets that are joined it is the first: their classes are the same, and their pipelines.
+    """
     dataset: Any = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    while inner := dataset.get('dataset') or next(iter(dataset.get('datasets') or ()), None):
+        dataset = inner
     return dataset
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from coc_core import VARIANTS, CoCConfig, ContextCluster, create_model
+from coc_core.errors import UserError
 from coc_core.images import append_coordinates
 
 TOY = CoCConfig(depths=(1, 2), dims=(8, 12), mlp_ratios=2, heads=2, head_dim=4, center_grid=2, region_grid=(2, 1))
@@ -164,3 +165,12 @@ def test_checkpointing_keeps_gradients():
 def test_wrong_arguments_are_errors_with_a_sentence(build, sentence):
     with pytest.raises(ValueError, match=sentence):
         build()
+
+
+@pytest.mark.parametrize(
+    ('argument', 'advice'),
+    [('num_class', "Did you mean 'num_classes'"), ('pretrained', 'Weights are loaded by coc_core.checkpoints.load')],
+)
+def test_an_argument_beside_the_fields_is_proposed(argument, advice):
+    with pytest.raises(UserError, match=f'has no field {argument!r}. {advice}'):
+        create_model('coc_tiny', **{argument: 1})

@@ -151,7 +151,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--metric', nargs='+', help='validation metrics to draw (default: all but parts of COCO metrics)'
     )
-    parser.add_argument('--out', type=Path, default=Path('curves.png'), help='the picture: .png, .svg or .pdf')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('pictures/curves.png'),
+        help='.png, .svg or .pdf (default: pictures/curves.png)',
+    )
     add_debug_option(parser)
     return parser.parse_args()
 

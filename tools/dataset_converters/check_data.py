@@ -12,10 +12,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -24,20 +22,10 @@ from coc_core.mm.requirements import require
 
 require('mmengine')
 
-from mmengine.config import Config
-from rich.console import Console
-from rich.progress import track
-
-from coc_core.errors import UserError
 from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
-from coc_core.mm.data_checks.batches import check_loading
-from coc_core.mm.data_checks.checks import check_data, inspections
-from coc_core.mm.data_checks.inspection import Inspection, Sample
-from coc_core.mm.data_checks.problems import Problem
-
-PHASES = ('train', 'val', 'test')
+from coc_core.mm.data_checks.reports import PHASES, reports_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,20 +39,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@dataclass
-class Report:
-    """What was found in one data set."""
-
-    name: str
-    summary: str
-    problems: list[dict[str, str]]
-
-    @property
-    def errors(self) -> int:
-        """The number of problems that training must not begin with."""
-        return sum(problem['level'] == 'error' for problem in self.problems)
-
-
 def check(args: argparse.Namespace) -> int:
     """Check every data set of the config; returns the number of errors."""
     reports = []
@@ -74,9 +48,7 @@ def check(args: argparse.Namespace) -> int:
         for report in reports_of(cfg, args.phase, args.workers):
             reports.append(report)
             if not args.json:
-                print(f'{report.name}: {report.summary or "no size known"}')
-                for problem in report.problems:
-                    print(f'  {problem["level"]}: {problem["text"]}')
+                print(report)
     errors = sum(report.errors for report in reports)
     if args.json:
         print(json.dumps(dict(errors=errors, data=[asdict(report) for report in reports])))
@@ -85,53 +57,6 @@ def check(args: argparse.Namespace) -> int:
     else:
         print(f'{errors} errors.' if errors else 'No errors.')
     return errors
-
-
-def reports_of(cfg: Config, phases: Sequence[str], workers: int) -> Iterator[Report]:
-    """Yield what is wrong with each data set: where files are there and the classes fit, and then what is in them."""
-    usable = []
-    for phase in phases:
-        if sentence := refused_by(lambda phase=phase: check_data(cfg, [phase], contents=False)):
-            yield Report(f'{phase} data', 'cannot be used', [dict(level='error', text=sentence)])
-        else:
-            usable.append(phase)
-    for inspection in inspections(cfg, usable, files=True):
-        problems = [*inspection.problems, *open_samples(inspection, workers)]
-        told = [dict(level=problem.level, text=str(problem)) for problem in problems]
-        yield Report(inspection.name, inspection.summary, told)
-        if any(problem.level == 'error' for problem in problems):
-            usable = []
-    for phase in usable:
-        if sentence := refused_by(lambda phase=phase: check_loading(cfg, phase)):
-            yield Report(f'{phase} data', 'cannot be loaded', [dict(level='error', text=sentence)])
-
-
-def refused_by(run: Callable[[], None]) -> str | None:
-    """Return the sentence with which a check refuses the data."""
-    try:
-        run()
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def open_samples(inspection: Inspection, workers: int) -> list[Problem]:
-    """Open every sample, with a progress bar on a terminal; returns the problems."""
-    console = Console(stderr=True)
-    with ProcessPoolExecutor(max(1, workers)) as pool:
-        results = track(
-            pool.map(open_sample, inspection.samples, chunksize=8),
-            description='files',
-            total=len(inspection.samples),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        return list(inspection.opened(results))
-
-
-def open_sample(sample: Callable[[], Sample]) -> Sample:
-    """Open one sample, in a process of its own."""
-    return sample()
 
 
 def main() -> int:

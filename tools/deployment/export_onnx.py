@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import statistics
 import sys
 import time
@@ -175,9 +176,13 @@ def speeds(module: Any, run: Callable[[Any], Any], shape: tuple[int, ...], repea
             call(examples)
             times[name].append(time.perf_counter() - start)
     eager, other = (statistics.median(values) * 1e3 for values in times.values())
-    threads = torch.get_num_threads()
+    threads, load = torch.get_num_threads(), os.getloadavg()[0]
+    busy = (
+        f'; load {load:.1f}: others compute here too, so this says little' if load > 0.7 * (os.cpu_count() or 1) else ''
+    )
     return (
-        f'one input, CPU, {threads} threads: PyTorch {eager:.1f} ms, ONNX Runtime {other:.1f} ms ({eager / other:.2f}x)'
+        f'one input, CPU, {threads} threads: PyTorch {eager:.1f} ms, ONNX Runtime {other:.1f} ms '
+        f'({eager / other:.2f}x{busy})'
     )
 
 

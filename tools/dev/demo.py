@@ -30,7 +30,9 @@ class Demo:
         layout: The data that tools/dataset_converters/make_digits_data.py makes for it.
         metric: The metric's name in what tools/test.py saves.
         title: The metric in words.
-        next_steps: Commands to propose at the end.
+        data: What to predict afterwards.
+        look: The command that shows what was learned.
+        change: An option that is worth a training of its own.
         percent: What makes the metric a percentage.
         starts_from: The task whose demo makes the checkpoint that the config starts from.
     """
@@ -39,25 +41,29 @@ class Demo:
     layout: str
     metric: str
     title: str
-    next_steps: tuple[str, ...]
+    data: str
+    look: str
+    change: str = 'model.backbone.center_grid=3'
     percent: float = 1.0
     starts_from: str | None = None
 
 
+_LOOK = 'python tools/test.py {config} {checkpoint} --show-dir pictures'
+_NEXT_STEPS = (
+    'source .venv/bin/activate',
+    '{look}',
+    'python tools/predict.py {data} --config {config} --checkpoint {checkpoint} --out {work_dir}/predictions',
+    'tools/dist_train.sh {config} 1 --work-dir work_dirs/{change} --cfg-options {change}   # one change, trained again',
+)
 DEMOS = {
     'classification': Demo(
         config='configs/classification/coc-tiny_1xb32-12e_digits.py',
         layout='imagenet',
         metric='accuracy/top1',
         title='top-1 accuracy on the 360 held-back digits',
-        next_steps=(
-            'source .venv/bin/activate',
-            'python tools/analysis_tools/visualize_clusters.py data/digits/imagenet/val/8 --size 256 '
-            '--config configs/classification/coc-tiny_1xb32-12e_digits.py --checkpoint {checkpoint}   # into pictures/',
-            'tools/dist_train.sh configs/classification/coc-small_8xb128_in1k.py 8   # ImageNet, see README.md',
-            'python tools/train.py configs/classification/coc-tiny_1xb32-12e_digits.py '
-            '--cfg-options model.backbone.center_grid=3   # change one thing and train again',
-        ),
+        data='data/digits/imagenet/val',
+        look='python tools/analysis_tools/visualize_clusters.py data/digits/imagenet/val/8 --size 256 '
+        '--config {config} --checkpoint {checkpoint}   # into pictures/',
     ),
     'detection': Demo(
         config='configs/detection/mask-rcnn_coc-tiny-4_fpn_1xb4-8e_digits.py',
@@ -66,13 +72,8 @@ DEMOS = {
         title='mask AP at IoU 0.5 on the 150 scenes of held-back digits',
         percent=100.0,
         starts_from='classification',
-        next_steps=(
-            'source .venv/bin/activate',
-            'python tools/test.py configs/detection/mask-rcnn_coc-tiny-4_fpn_1xb4-8e_digits.py {checkpoint} '
-            '--show-dir pictures',
-            'tools/dist_train.sh configs/detection/mask-rcnn_coc-small-25_fpn_1x_coco.py 8   '
-            '# COCO, see docs/dense-tasks.md',
-        ),
+        data='data/digits/coco/val2017',
+        look=_LOOK,
     ),
     'segmentation': Demo(
         config='configs/segmentation/fpn_coc-tiny-4_1xb8-2k_digits.py',
@@ -80,26 +81,17 @@ DEMOS = {
         metric='mIoU',
         title='mIoU over the background and ten digits on the 150 scenes of held-back digits',
         starts_from='classification',
-        next_steps=(
-            'source .venv/bin/activate',
-            'python tools/test.py configs/segmentation/fpn_coc-tiny-4_1xb8-2k_digits.py {checkpoint} '
-            '--show-dir pictures',
-            'tools/dist_train.sh configs/segmentation/fpn_coc-small-25_4xb4-80k_ade20k-512x512.py 4   '
-            '# ADE20K, see docs/dense-tasks.md',
-        ),
+        data='data/digits/ade20k/images/validation',
+        look=_LOOK,
     ),
     'pointcloud': Demo(
         config='configs/pointcloud/pointmlp-coc_1xb16-12e_digits.py',
         layout='scanobjectnn',
         metric='OA',
         title='overall accuracy on the 360 held-back digits as point clouds',
-        next_steps=(
-            'source .venv/bin/activate',
-            'python tools/analysis_tools/draw_points.py configs/pointcloud/pointmlp-coc_1xb16-12e_digits.py '
-            '{checkpoint} --color cluster',
-            'tools/dist_train.sh configs/pointcloud/pointmlp-coc_1xb32-250e_scanobjectnn.py 1   '
-            '# ScanObjectNN, see docs/point-clouds.md',
-        ),
+        data='data/digits/scanobjectnn/main_split',
+        look='python tools/analysis_tools/draw_points.py {config} {checkpoint} --color cluster',
+        change='model.backbone.neighbors=8',
     ),
 }
 
@@ -152,6 +144,13 @@ def tell_of_clusters(folder: Path) -> None:
         print(f'clusters of every layer and head: {folder / "contact_sheet.png"}')
 
 
+def next_steps(demo: Demo, checkpoint: Path, work_dir: Path) -> list[str]:
+    """Return the commands to propose at a demo's end."""
+    names = dict(config=demo.config, checkpoint=checkpoint, work_dir=work_dir, data=demo.data, change=demo.change)
+    look = demo.look.format(**names)
+    return [step.format(**names, look=look) for step in _NEXT_STEPS]
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -172,8 +171,7 @@ def main() -> None:
     print(f'\n{demo.title}: {demo.percent * metrics[demo.metric]:.2f} %')
     print(f'checkpoint: {checkpoint}')
     tell_of_clusters(work_dir / 'clusters')
-    steps = (step.format(checkpoint=checkpoint, work_dir=work_dir) for step in demo.next_steps)
-    print('next:', *steps, sep='\n  ')
+    print('next:', *next_steps(demo, checkpoint, work_dir), sep='\n  ')
 
 
 if __name__ == '__main__':

@@ -73,7 +73,7 @@ def publish(args: argparse.Namespace) -> None:
     kept = {key: meta[key] for key in _KEPT if key in meta} | {'cfg': cfg.pretty_text}
     kept |= {
         'git_revision': git_revision(),
-        'dataset': cfg.get('test_dataloader', {}).get('dataset', {}).get('type'),
+        'dataset': dataset_name(cfg),
         'metric': given_metric(args.metric) or logged_metric(Path(args.checkpoint), meta),
         **architecture(model),
     }
@@ -92,6 +92,13 @@ def config_of(args: argparse.Namespace) -> Config:
     if len(found) != 1:
         raise UserError(f'{args.checkpoint} has {len(found)} configs (*.py) beside it: name one with --config.')
     return load_config(str(found[0]), args.cfg_options)
+
+
+def dataset_name(cfg: Config) -> str | None:
+    """Return the class of the test data and its folder, as a class often reads other data than it is named after."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    name, root = dataset.get('type'), dataset.get('data_root')
+    return f'{name} in {root}' if name and root else name
 
 
 def architecture(model: Any) -> dict[str, Any]:

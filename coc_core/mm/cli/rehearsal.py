@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,10 +38,22 @@ def build_schedules(runner: Runner) -> None:
         except (ValueError, AssertionError) as error:
             if not raised_by_packages(error):
                 raise
-            raise UserError(
-                f'param_scheduler does not fit a training of {_length(runner.train_loop)} ({error}): every schedule '
-                'must begin before the end. Change begin, end and T_max together with the length in train_cfg.'
-            ) from error
+            raise _unfitting(runner.train_loop, str(error)) from error
+    schedules = runner.param_schedulers
+    for schedule in chain(*schedules.values()) if isinstance(schedules, dict) else schedules:
+        loop = runner.train_loop
+        length = loop.max_epochs if schedule.by_epoch else loop.max_iters
+        if schedule.begin >= length:
+            # mmengine would train without it, at the learning rate that the schedule before it ends with.
+            unit = 'epoch' if schedule.by_epoch else 'step'
+            raise _unfitting(loop, f'{type(schedule).__name__} begins at {unit} {schedule.begin}')
+
+
+def _unfitting(loop: Any, reason: str) -> UserError:
+    return UserError(
+        f'param_scheduler does not fit a training of {_length(loop)} ({reason}): every schedule must begin before the '
+        'end. Change begin, end and T_max together with the length in train_cfg.'
+    )
 
 
 def _length(loop: Any) -> str:

@@ -15,7 +15,8 @@ from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError
 from coc_core.files import replacing
 from coc_core.mm.augmentation import augmentation
-from coc_core.mm.task import task_of, test_dataset
+from coc_core.mm.data_checks.checks import datasets_of
+from coc_core.mm.task import task_of
 
 _METRIC_ENDINGS = ('.json', '.yaml', '.yml', '.pkl')
 
@@ -60,7 +61,10 @@ def _augment(cfg: Config) -> None:
     """Wrap the model and its test pipeline for test-time augmentation, as the task's stock tool does."""
     model, pipeline = augmentation(cfg)
     cfg.model = ConfigDict(**model, module=cfg.model)
-    test_dataset(cfg).pipeline = pipeline
+    for dataset in datasets_of(cfg, 'test'):
+        # What wraps or joins others has no pipeline of its own.
+        if not {'dataset', 'datasets'} & set(dataset):
+            dataset['pipeline'] = pipeline  # type: ignore[index]
 
 
 def save_metrics(metrics: dict[str, float], args: argparse.Namespace) -> None:

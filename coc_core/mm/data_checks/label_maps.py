@@ -66,8 +66,8 @@ def pairs(folders: Folders, ann_file: Path | None) -> list[tuple[Path, Path]]:
     return [(folders.images / f'{n}{folders.image_suffix}', folders.maps / f'{n}{folders.map_suffix}') for n in names]
 
 
-def pairing_problems(folders: Folders, found: list[tuple[Path, Path]]) -> Iterator[Problem]:
-    """Yield what can be said without opening a file."""
+def pairing_problems(folders: Folders, found: list[tuple[Path, Path]], *, listed: bool) -> Iterator[Problem]:
+    """Yield what can be said without opening a file; where a list chooses images, other maps are no mistake."""
     if not found:
         yield Problem(str(folders.images), f'has no images *{folders.image_suffix}: set dataset.img_suffix')
     for image, label_map in found:
@@ -75,6 +75,8 @@ def pairing_problems(folders: Folders, found: list[tuple[Path, Path]]) -> Iterat
             yield Problem(str(image), 'does not exist')
         if not label_map.is_file():
             yield Problem(str(image), f'has no label map: {label_map} does not exist')
+    if listed:
+        return
     paired = {label_map for _, label_map in found}
     unused = [path for path in folders.maps.rglob(f'*{folders.map_suffix}') if path not in paired]
     if unused:
@@ -169,7 +171,7 @@ def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> N
         inspection.problems.append(Problem(kind.__name__, what))
     ann_file = path_below(dataset, dataset['ann_file']) if dataset.get('ann_file') else None
     found = pairs(folders, ann_file)
-    inspection.problems.extend(pairing_problems(folders, found))
+    inspection.problems.extend(pairing_problems(folders, found, listed=ann_file is not None))
     rule = label_rule(kind, arguments)
     complete = [(image, label_map) for image, label_map in found if image.is_file() and label_map.is_file()]
     if rule is not None and complete:

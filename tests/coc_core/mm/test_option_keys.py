@@ -48,6 +48,12 @@ def test_unknown_option_keys(key):
         check_option_keys(Config.fromfile(CONFIG), {key: None})
 
 
+@pytest.mark.parametrize('key', ['data_root', 'train_pipeline.1.scale', 'classes'])
+def test_a_variable_of_the_config_would_change_nothing(key):
+    with pytest.raises(UserError, match=f'{key.split(".")[0]} is a variable of the config'):
+        check_option_keys(Config.fromfile(CONFIG), {key: None})
+
+
 def test_an_option_inside_another_is_refused_whatever_their_order():
     options = ['train_cfg.max_epochs', 'train_cfg']
     for keys in options, options[::-1]:

@@ -123,3 +123,12 @@ def test_an_exported_size_has_to_be_possible():
     assert Task().input_shape(cfg, [64]) == (3, 64, 64) and Task().input_shape(cfg, [64, 32]) == (3, 64, 32)
     with pytest.raises(UserError, match='--size 0 32: give height and width'):
         Task().input_shape(cfg, [0, 32])
+
+
+def test_the_test_data_are_what_is_wrapped_or_the_first_of_what_is_joined():
+    inner = dict(type='Pictures', pipeline=[])
+    joined = dict(type='ConcatDataset', datasets=[inner, dict(type='Other', pipeline=[])])
+    for dataset in (inner, joined, dict(type='RepeatDataset', dataset=joined)):
+        cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
+        assert task_module.test_dataset(cfg) == inner
+    assert task_module.test_dataset(Config({})) == {}

@@ -116,7 +116,7 @@ def test_publishing_keeps_weights_and_what_one_must_know(project, tmp_path):
     assert set(published) == {'meta', 'state_dict'} and 'optimizer' in trained
     assert all(torch.equal(v, trained['state_dict'][k]) for k, v in published['state_dict'].items())
     meta = published['meta']
-    assert meta['denominator'] == 'similarity' and meta['dataset'] == 'CustomDataset' and meta['epoch'] == 1
+    assert meta['denominator'] == 'similarity' and meta['dataset'] == 'CustomDataset in images' and meta['epoch'] == 1
     assert meta['architecture']['dims'] == (8, 12) and "type='ContextCluster'" in meta['cfg']
     metric = accuracy(run(project, 'test.py', 'config.py', path))
     assert meta['metric']['accuracy/top1'] == pytest.approx(float(metric), abs=1e-3)

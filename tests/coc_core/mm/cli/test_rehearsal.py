@@ -7,6 +7,8 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.model import BaseModel
+from mmengine.optim import ConstantLR
+from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -102,3 +104,34 @@ def test_an_error_of_somebodys_schedule_keeps_its_trace():
     with pytest.raises(ValueError, match='mine') as caught:
         build_schedules(Loop())
     assert not isinstance(caught.value, UserError)
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'reason'),
+    [
+        (dict(begin=5, end=20, by_epoch=True), r'of 2 epoch\(s\) .*begins at epoch 5'),
+        (dict(begin=8, end=20, by_epoch=False), r'begins at step 8'),
+        (dict(begin=1, end=20, by_epoch=True), None),
+        (dict(begin=7, end=20, by_epoch=False), None),
+    ],
+)
+@pytest.mark.parametrize('named', [False, True])
+def test_a_schedule_that_begins_after_the_end_is_told(schedule, reason, named):
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    loop._max_epochs, loop._max_iters, loop.dataloader = 2, 8, range(4)
+    schedules = [ConstantLR(optimizer, factor=0.5, **schedule)]
+    runner = SimpleNamespace(
+        optim_wrapper=None,
+        auto_scale_lr=None,
+        param_schedulers=dict(a=schedules) if named else schedules,
+        train_loop=loop,
+        build_optim_wrapper=lambda wrapper: wrapper,
+        scale_lr=lambda wrapper, scale: None,
+        build_param_scheduler=lambda built: built,
+    )
+    if reason is None:
+        build_schedules(runner)
+    else:
+        with pytest.raises(UserError, match=f'^param_scheduler does not fit a training .*{reason}.*must begin before'):
+            build_schedules(runner)

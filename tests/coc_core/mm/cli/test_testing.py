@@ -126,6 +126,17 @@ def test_the_model_and_the_innermost_pipeline_are_augmented(checkpoint):
     assert cfg.test_dataloader.dataset.dataset.pipeline == [dict(type='Load'), dict(type='Flips')]
 
 
+def test_all_data_sets_that_are_joined_are_augmented(checkpoint):
+    cfg = config()
+    parts = [dict(type='Pictures', pipeline=[dict(type='Load')]) for _ in range(2)]
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
+    apply_options(cfg, arguments(checkpoint, tta=True))
+    assert all(
+        part.pipeline == [dict(type='Load'), dict(type='Flips')] for part in cfg.test_dataloader.dataset.datasets
+    )
+    assert 'pipeline' not in cfg.test_dataloader.dataset
+
+
 def test_a_configs_own_augmentation_has_the_word(checkpoint):
     cfg = config(tta_model=dict(type='Votes'), tta_pipeline=[dict(type='Turns')])
     apply_options(cfg, arguments(checkpoint, tta=True))
