@@ -27,6 +27,7 @@ highlight_language = 'bash'
 
 html_theme = 'furo'
 html_title = 'Context Cluster'
+html_show_copyright = False
 
 # `name` in a docstring is a reference, ``text`` is not.
 default_role = 'py:obj'
