@@ -19,7 +19,7 @@ MAKERS = {
 }
 DOCUMENTED = {
     task: shlex.split(command.partition('  #')[0])
-    for file in ('README.md', 'docs/dense-tasks.md', 'docs/point-clouds.md')
+    for file in ('docs/own-data.md', 'docs/dense-tasks.md', 'docs/point-clouds.md')
     for command, task in re.findall(
         r'^ +python (tools/new_config.py --task (\w+).*)$', (ROOT / file).read_text(), re.MULTILINE
     )

@@ -48,10 +48,9 @@ def run(folder, *command):
     return done.stdout + done.stderr
 
 
-def test_readme_shows_a_mixer_that_trains_and_exports():
-    block = next(
-        b for b in re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL) if 'Mixer' in b
-    )
+def test_first_steps_show_a_mixer_that_trains_and_exports():
+    page = (ROOT / 'docs' / 'first-steps.md').read_text()
+    block = next(b for b in re.findall(r'```python\n(.*?)```', page, re.DOTALL) if 'Mixer' in b)
     names = {}
     exec(f'import coc_core, torch\n{block}', names)
     model, images = names['model'].eval(), torch.randn(1, 3, 32, 32)

@@ -100,7 +100,7 @@ class Task:
             inspect_files(inspection, self.scope, dataset)
 
     def plan(self, request: Request) -> Plan:
-        """Read a user's data and return what `tools/new_config.py` writes for a training on it.
+        """Read a user's data and return what ``tools/new_config.py`` writes for a training on it.
 
         Raises:
             UserError: The data is not laid out as the task needs it, or an argument does not fit.

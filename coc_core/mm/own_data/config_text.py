@@ -16,7 +16,7 @@ from coc_core.mm.own_data.plan import Request
 from coc_core.mm.own_data.starting import Start
 
 Entries = dict[str, Any]
-"""What stands in a dict of a config: code, or entries again, by name."""
+"""The entries of a dict in a config by name, as code or as entries again."""
 
 _WIDTH = 117
 _ENDLESS = 10**6
