@@ -13,7 +13,7 @@ from coc_core.mm.data_checks.inspection import Inspection
 from coc_core.mm.task import Task, visualization_hook
 
 if TYPE_CHECKING:
-    from coc_core.mm.own_data.plan import Plan, Request
+    from coc_core.mm.own_data.plan import DataRequest, Plan
     from mmseg_plugin.predictions import PixelPredictions
 
 
@@ -52,7 +52,7 @@ class SegmentationTask(Task):
         else:
             super().inspect(inspection, dataset, files=files)
 
-    def plan(self, request: Request) -> Plan:
+    def plan(self, request: DataRequest) -> Plan:
         """Plan a config for images with label maps."""
         # Only the tool that writes configs needs it.
         from mmseg_plugin.own_data import plan

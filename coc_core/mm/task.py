@@ -15,7 +15,7 @@ from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class, inspect_files
 
 if TYPE_CHECKING:
-    from coc_core.mm.own_data.plan import Plan, Request
+    from coc_core.mm.own_data.plan import DataRequest, Plan
     from coc_core.mm.prediction.predictions import Predictions
 
 
@@ -99,7 +99,7 @@ class Task:
         elif files:
             inspect_files(inspection, self.scope, dataset)
 
-    def plan(self, request: Request) -> Plan:
+    def plan(self, request: DataRequest) -> Plan:
         """Read a user's data and return what ``tools/new_config.py`` writes for a training on it.
 
         Raises:

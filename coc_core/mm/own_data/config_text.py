@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from coc_core.files import project_folder
-from coc_core.mm.own_data.plan import Request
+from coc_core.mm.own_data.plan import DataRequest
 from coc_core.mm.own_data.starting import Start
 
 Entries = dict[str, Any]
@@ -31,7 +31,7 @@ def base_path(name: str) -> Path:
 
 
 def head(
-    request: Request,
+    request: DataRequest,
     base: str,
     summary: str,
     variables: Mapping[str, tuple[Any, str]],
