@@ -9,13 +9,14 @@ DEVICE ?= cpu
 unexport PYTHON
 SETUP = $(PYTHON) tools/dev/setup_environment.py --family $(MM) $(if $(TORCH),--torch $(TORCH))
 
-.PHONY: help setup demo test test-family bench lint clean
+.PHONY: help setup demo test test-family bench docs lint clean
 
 help:
 	@echo "make demo [TASK=classification|detection|segmentation|pointcloud] [MM=onedl|openmmlab] [DEMO_ARGS=--retrain]   train and test on real digits"
 	@echo "make test [MM=...]    lint, types and the test suite; what differs in upstream's family too, where .venv-openmmlab is"
 	@echo "make setup [MM=...]   the environment alone: $(VENV); TORCH=cpu: without CUDA; MMCV_WHEEL=FILE-OR-PAGE: without compiling"
 	@echo "make bench [DEVICE=cpu|cuda]   measure speed and memory: benchmarks/results/DEVICE.json"
+	@echo "make docs              the site: build/docs/index.html"
 	@echo "make lint | clean"
 
 setup:
@@ -52,5 +53,12 @@ test-family: setup
 bench: setup
 	@$(BIN)/python tools/analysis_tools/benchmark.py --suite --device $(DEVICE) --out benchmarks/results/$(DEVICE).json $(BENCH_ARGS)
 
+# The reference is made from what imports, and needs no compiled operators; every warning is an error, a link that leads
+# nowhere among them.
+docs:
+	@$(SETUP) --without-operators
+	@$(BIN)/python -m sphinx -n -W --keep-going -q docs build/docs
+	@echo "build/docs/index.html"
+
 clean:
-	rm -rf .venv .venv-openmmlab .venv.lock .venv-openmmlab.lock work_dirs data/digits
+	rm -rf .venv .venv-openmmlab .venv.lock .venv-openmmlab.lock work_dirs data/digits build/docs

@@ -81,7 +81,7 @@ DENSE_SIZE = (800, 1344)
 
 
 def suite(device: str) -> tuple[Case, ...]:
-    """Return the cases that the docs and the README compare, sized for a ``'cpu'`` or ``'cuda'``."""
+    """Return the cases that the docs compare, sized for a ``'cpu'`` or ``'cuda'``."""
     on_gpu = device == 'cuda'
     batch, dense_batch = (128, 4) if on_gpu else (8, 1)
     rounds = 20 if on_gpu else 7

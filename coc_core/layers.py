@@ -1,8 +1,8 @@
 """The layers of Context Cluster, all on channels-last maps [B, H, W, C].
 
-Each layer states its mathematics in plain PyTorch, in `forward_plain`. `coc_core.ops.dispatch` decides in every forward
-whether that runs or fused code that computes the same; ``print(model)`` says which. The legend of the shape suffixes
-(``points_GND``) is in `coc_core.ops.regions`.
+Each layer states its mathematics in plain PyTorch, in ``forward_plain``. `coc_core.ops.dispatch` decides in every
+forward whether that runs or fused code that computes the same; ``print(model)`` says which. The legend of the shape
+suffixes (``points_GND``) is in `coc_core.ops.regions`.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class ClusterMixer(nn.Module, Clustering):
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Centers of a region, and channels of a head: what `coc_core.ops.dispatch` decides by."""
+        """Centers of a region and channels of a head, which `coc_core.ops.dispatch` decides by."""
         return self.center_grid**2, self.head_dim  # type: ignore[operator]
 
     def __init__(

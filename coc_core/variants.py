@@ -100,7 +100,7 @@ class CoCConfig:
 
     @property
     def size_divisibility(self) -> int:
-        """Image sizes that divide by this (pixels) are not padded: every region grid fits them."""
+        """Image sizes that divide by this number of pixels are not padded, as every region grid fits them."""
         grids = (s * g for s, g in zip(self.strides, self.region_grid, strict=True) if g > 1)
         return math.lcm(STEM_STRIDE, *grids)
 

@@ -30,7 +30,7 @@ from coc_core.mm.own_data.config_text import (
 )
 from coc_core.mm.own_data.fitting import Budget, training_bytes
 from coc_core.mm.own_data.folders import files_with, phase_of
-from coc_core.mm.own_data.plan import Plan, Request, Writer
+from coc_core.mm.own_data.plan import DataRequest, Plan, Writer
 from coc_core.mm.own_data.splits import SHARE, rarest, split
 from coc_core.mm.own_data.starting import Start, start_of_images
 from coc_core.variants import get_config
@@ -96,7 +96,7 @@ class Data:
     files: Mapping[Path, Writer] = field(default_factory=dict)
 
 
-def plan(request: Request) -> Plan:
+def plan(request: DataRequest) -> Plan:
     """Plan a config for COCO files.
 
     Raises:
@@ -129,7 +129,7 @@ def plan(request: Request) -> Plan:
     return Plan(text + training(base, start, decayed=True), summary, epochs, data.example, data.files, notes)
 
 
-def arranged(request: Request) -> Data:
+def arranged(request: DataRequest) -> Data:
     """Find the annotation file of each phase, or split the only one by images.
 
     Raises:
@@ -252,7 +252,7 @@ def _notes(file: CocoFile, classes: Sequence[str], *, masks: bool) -> list[str]:
     return notes
 
 
-def _body(request: Request, start: Start, data: Data, masks: bool) -> str:
+def _body(request: DataRequest, start: Start, data: Data, masks: bool) -> str:
     """Return the model and the data as the config has them."""
     count = {'num_classes': 'len(classes)'}
     boxes_alone = {'mask_head': 'None', 'mask_roi_extractor': 'None'}

@@ -12,10 +12,10 @@ from coc_core.checkpoints.layouts import DETECTION
 from coc_core.errors import UserError
 from coc_core.mm.data_checks import coco
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
-from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, add_evaluator, visualization_hook
 
 if TYPE_CHECKING:
+    from coc_core.mm.own_data.plan import DataRequest, Plan
     from mmdet_plugin.predictions import ObjectPredictions
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
@@ -76,7 +76,7 @@ class DetectionTask(Task):
         else:
             super().inspect(inspection, dataset, files=files)
 
-    def plan(self, request: Request) -> Plan:
+    def plan(self, request: DataRequest) -> Plan:
         """Plan a config for COCO annotation files."""
         # Only the tool that writes configs needs it.
         from mmdet_plugin.own_data import plan

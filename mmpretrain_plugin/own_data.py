@@ -23,7 +23,7 @@ from coc_core.mm.own_data.config_text import (
 )
 from coc_core.mm.own_data.fitting import Budget, training_bytes
 from coc_core.mm.own_data.folders import files_with, phase_folders, sizes_of, subfolders
-from coc_core.mm.own_data.plan import Plan, Request, Writer, lines_writer
+from coc_core.mm.own_data.plan import DataRequest, Plan, Writer, lines_writer
 from coc_core.mm.own_data.splits import SHARE, split
 from coc_core.mm.own_data.starting import Start, start_of_images
 from coc_core.variants import get_config
@@ -73,7 +73,7 @@ class Data:
     files: Mapping[Path, Writer] = field(default_factory=dict)
 
 
-def plan(request: Request) -> Plan:
+def plan(request: DataRequest) -> Plan:
     """Plan a config for images in class folders, split where there are no training and validation folders.
 
     Raises:
@@ -103,7 +103,7 @@ def plan(request: Request) -> Plan:
     return Plan(text + training(base, start, decayed=True), summary, epochs, data.val[0], data.files)
 
 
-def arranged(request: Request, extensions: Sequence[str]) -> Data:
+def arranged(request: DataRequest, extensions: Sequence[str]) -> Data:
     """Find or split the training and validation images.
 
     Raises:
@@ -147,7 +147,7 @@ def images_in(folder: Path, extensions: Sequence[str]) -> Images:
     return Images(folder, classes, names, labels)
 
 
-def _body(request: Request, start: Start, data: Data) -> str:
+def _body(request: DataRequest, start: Start, data: Data) -> str:
     """Return the model and the data as the config has them."""
     head_entries = {'num_classes': 'len(classes)', 'in_channels': 'coc_core.VARIANTS[arch].dims[-1]'}
     lines = [*start.comment, assigned('model', {'backbone': {'arch': 'arch', **start.backbone}, 'head': head_entries})]

@@ -14,10 +14,10 @@ from coc_core.checkpoints.layouts import CLASSIFICATION
 from coc_core.mm.data_checks import class_folders, image_lists
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.loading import image_loader
-from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, visualization_hook
 
 if TYPE_CHECKING:
+    from coc_core.mm.own_data.plan import DataRequest, Plan
     from mmpretrain_plugin.predictions import ClassPredictions
 
 _FLIPS = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
@@ -67,7 +67,7 @@ class ClassificationTask(Task):
             loader = image_loader(dataset.get('pipeline'), self.scope) if files else None
             (image_lists if built.ann_file else class_folders).inspect(inspection, built, loader)
 
-    def plan(self, request: Request) -> Plan:
+    def plan(self, request: DataRequest) -> Plan:
         """Plan a config for images in class folders."""
         # Only the tool that writes configs needs it.
         from mmpretrain_plugin.own_data import plan

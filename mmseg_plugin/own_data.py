@@ -30,7 +30,7 @@ from coc_core.mm.own_data.config_text import (
 )
 from coc_core.mm.own_data.fitting import Budget, training_bytes
 from coc_core.mm.own_data.folders import PHASES, images_below, phase_folders, phase_of, sizes_of, subfolders
-from coc_core.mm.own_data.plan import Plan, Request, Writer, lines_writer
+from coc_core.mm.own_data.plan import DataRequest, Plan, Writer, lines_writer
 from coc_core.mm.own_data.splits import SHARE, rarest, split
 from coc_core.mm.own_data.starting import Start, start_of_images
 from coc_core.variants import get_config
@@ -98,7 +98,7 @@ class Labels:
     zero_is_none: bool
 
 
-def plan(request: Request) -> Plan:
+def plan(request: DataRequest) -> Plan:
     """Plan a config for images with label maps.
 
     Raises:
@@ -242,7 +242,7 @@ def _values(path: Path) -> list[float]:
     return label_values(labels)
 
 
-def labels_of(request: Request, values: set[float]) -> Labels:
+def labels_of(request: DataRequest, values: set[float]) -> Labels:
     """Return the classes that maps with these values hold.
 
     Raises:
@@ -270,7 +270,7 @@ def labels_of(request: Request, values: set[float]) -> Labels:
 
 
 def _body(
-    request: Request, start: Start, labels: Labels, phases: Mapping[str, Phase], files: dict[Path, Writer]
+    request: DataRequest, start: Start, labels: Labels, phases: Mapping[str, Phase], files: dict[Path, Writer]
 ) -> str:
     """Return the model and the data as the config has them; add the lists that it names."""
     model: Entries = {
@@ -292,7 +292,7 @@ def _body(
     return '\n'.join(lines) + '\n'
 
 
-def _dataset(request: Request, phase: str, content: Phase, shared: Entries, files: dict[Path, Writer]) -> Entries:
+def _dataset(request: DataRequest, phase: str, content: Phase, shared: Entries, files: dict[Path, Writer]) -> Entries:
     """Return the entries of a data set, one for each pair of endings where there are several; add its lists."""
     names: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for place in content.places:

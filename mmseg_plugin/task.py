@@ -10,10 +10,10 @@ from mmengine.config import Config
 from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
 from coc_core.mm.data_checks.inspection import Inspection
-from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task, visualization_hook
 
 if TYPE_CHECKING:
+    from coc_core.mm.own_data.plan import DataRequest, Plan
     from mmseg_plugin.predictions import PixelPredictions
 
 
@@ -59,7 +59,7 @@ class SegmentationTask(Task):
         else:
             super().inspect(inspection, dataset, files=files)
 
-    def plan(self, request: Request) -> Plan:
+    def plan(self, request: DataRequest) -> Plan:
         """Plan a config for images with label maps."""
         # Only the tool that writes configs needs it.
         from mmseg_plugin.own_data import plan

@@ -127,7 +127,7 @@ def create_model(name: str, *, num_classes: int = 15, **overrides: Any) -> Point
     Args:
         name: ``'pointmlp_coc'``, ``'pointmlp'`` or ``'pointmlp_elite'``.
         num_classes: Number of classes (15 in ScanObjectNN).
-        **overrides: Fields of `PointMLPConfig` to replace.
+        **overrides: Fields of ``PointMLPConfig`` to replace.
 
     Raises:
         UserError: The name or a field is unknown, or a value is impossible.

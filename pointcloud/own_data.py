@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from numpy.typing import NDArray
 
 from coc_core.checkpoints import load_content, read
 from coc_core.errors import UserError
@@ -30,7 +32,7 @@ from coc_core.mm.own_data.config_text import (
 )
 from coc_core.mm.own_data.fitting import Budget
 from coc_core.mm.own_data.folders import files_with, phase_folders, phase_of, subfolders
-from coc_core.mm.own_data.plan import Plan, Request, Writer
+from coc_core.mm.own_data.plan import DataRequest, Plan, Writer
 from coc_core.mm.own_data.starting import Start
 from pointcloud.classifier import create_model
 from pointcloud.clouds import split
@@ -73,7 +75,7 @@ class Data:
     notes: tuple[str, ...] = ()
 
 
-def plan(request: Request) -> Plan:
+def plan(request: DataRequest) -> Plan:
     """Plan a config for clouds.
 
     Raises:
@@ -111,7 +113,7 @@ def _hdf5_files(folder: Path) -> list[Path]:
     return [folder / name for name in files_with(folder, HDF5_SUFFIXES)]
 
 
-def from_files(request: Request) -> Data:
+def from_files(request: DataRequest) -> Data:
     """Return the data of HDF5 files: one that is split, or one for each phase.
 
     Raises:
@@ -145,7 +147,7 @@ def from_files(request: Request) -> Data:
     return Data(classes, counts, points, datasets, found.get('val', found['train']))
 
 
-def _content(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _content(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     content = read_file(path)
     if isinstance(content, Problem):
         raise UserError(f'{content}.')
@@ -154,7 +156,7 @@ def _content(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return content
 
 
-def from_point_files(request: Request) -> Data:
+def from_point_files(request: DataRequest) -> Data:
     """Return the data of point files in class folders; they become HDF5 files beside the config.
 
     Raises:
@@ -229,7 +231,7 @@ def _training_bytes(config: PointMLPConfig, points: int) -> float:
     return 4 * numbers
 
 
-def _body(request: Request, start: Start, data: Data, points: int) -> str:
+def _body(request: DataRequest, start: Start, data: Data, points: int) -> str:
     """Return the model and the data as the config has them."""
     config = get_config(request.arch or 'pointmlp_coc')
     backbone: Entries = {'arch': 'arch'}

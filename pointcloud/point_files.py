@@ -88,7 +88,7 @@ def _loaded(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def write_clouds(files: Sequence[Path], labels: Sequence[int], num_points: int, path: Path) -> None:
-    """Write clouds and their labels into an HDF5 file as `PointCloudFile` reads it.
+    """Write clouds and their labels into an HDF5 file as ``PointCloudFile`` reads it.
 
     Raises:
         UserError: One of the files cannot be read, or shows no shape.

@@ -42,7 +42,7 @@ class GroupSimilarityRecorder:
     """Within its context, keeps the similarities of one clustering layer, as of the model's last forward.
 
     Args:
-        model: A model around a `PointMLP` trunk with clustering layers.
+        model: A model around a ``PointMLP`` trunk with clustering layers.
         stage: The stage, negative from the end.
         block: Which of its clustering layers, likewise.
 

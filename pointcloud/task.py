@@ -9,10 +9,10 @@ from mmengine.config import Config
 from torch import nn
 
 from coc_core.errors import UserError
-from coc_core.mm.own_data.plan import Plan, Request
 from coc_core.mm.task import Task
 
 if TYPE_CHECKING:
+    from coc_core.mm.own_data.plan import DataRequest, Plan
     from pointcloud.files import CloudFiles
     from pointcloud.predictions import CloudPredictions
 
@@ -22,7 +22,7 @@ class PointCloudTask(Task):
 
     scope = 'pointcloud'
 
-    def plan(self, request: Request) -> Plan:
+    def plan(self, request: DataRequest) -> Plan:
         """Plan a config for clouds in HDF5 files, or in class folders."""
         # Only the tool that writes configs needs it.
         from pointcloud.own_data import plan

@@ -1,20 +1,47 @@
-"""A built wheel is the whole project."""
+"""A built wheel is the whole project, and works away from the checkout."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ('coc_core', 'mmpretrain_plugin', 'mmdet_plugin', 'mmseg_plugin', 'pointcloud')
 
 
-def test_the_wheel_carries_packages_configs_and_tools(tmp_path):
-    command = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', tmp_path, ROOT]
+def build(source, out, kind):
+    """Build a wheel or an sdist, as `python -m build` does, but with the backend that is installed."""
+    command = [sys.executable, '-m', 'hatchling', 'build', '--target', kind, '--directory', out]
+    subprocess.run([str(c) for c in command], cwd=source, check=True, capture_output=True)
+    return next(out.glob('*.whl' if kind == 'wheel' else '*.tar.gz'))
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """A wheel that was built from an sdist, as those that are handed out."""
+    folder = tmp_path_factory.mktemp('dist')
+    with tarfile.open(build(ROOT, folder, 'sdist')) as archive:
+        archive.extractall(folder, filter='data')
+    return build(next(path for path in folder.iterdir() if path.is_dir()), folder, 'wheel')
+
+
+def test_the_wheel_works_away_from_the_checkout(wheel, tmp_path):
+    command = [sys.executable, '-m', 'pip', 'install', '--no-deps', '--target', tmp_path / 'installed', wheel]
     subprocess.run([str(c) for c in command], check=True, capture_output=True)
-    names = set(zipfile.ZipFile(next(tmp_path.glob('*.whl'))).namelist())
+    variables = {**os.environ, 'PYTHONPATH': str(tmp_path / 'installed')}
+    smoke = [sys.executable, ROOT / 'tests' / 'smoke.py']
+    done = subprocess.run(smoke, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_wheel_carries_packages_configs_and_tools(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
     for folder in PACKAGES:
         sources = {str(p.relative_to(ROOT)) for p in (ROOT / folder).rglob('*.py')}
         assert sources <= names

@@ -30,7 +30,7 @@ from coc_core.mm.data_checks.reports import PHASES, reports_of
 from coc_core.mm.own_data.class_lists import read_classes
 from coc_core.mm.own_data.config_text import shell_word
 from coc_core.mm.own_data.fitting import this_machine
-from coc_core.mm.own_data.plan import Plan, Request
+from coc_core.mm.own_data.plan import DataRequest, Plan
 from coc_core.mm.own_data.writing import check_absent, written
 from coc_core.mm.task import task_of
 
@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
 
 def new_config(args: argparse.Namespace) -> None:
     """Write a config, check its data and print what comes next."""
-    request = Request(
+    request = DataRequest(
         data=args.data,
         out=args.out,
         arch=args.arch,
@@ -119,7 +119,7 @@ def check(config: str) -> None:
         )
 
 
-def next_steps(task: str, request: Request, plan: Plan) -> str:
+def next_steps(task: str, request: DataRequest, plan: Plan) -> str:
     """Return the commands that train, test and use a model of the config."""
     config, name = shell_word(request.out), request.out.stem
     checkpoint = shell_word(Path('work_dirs', name, f'epoch_{plan.epochs}.pth'))

@@ -40,7 +40,7 @@ def convert(
     """Write the weights of a checkpoint in another form; return a summary for people.
 
     Args:
-        path: A checkpoint of any origin that `load` knows.
+        path: A checkpoint of any origin that `coc_core.checkpoints.load` knows.
         out: The new file; ``.safetensors`` or a name for a torch file, as the form needs it.
         form: One of `forms`. ``'pth'`` and ``'safetensors'`` hold this project's names, ``'timm'`` what
             `timm.create_model` takes as ``checkpoint_path``, ``'mmpretrain'``, ``'mmdet'`` and ``'mmseg'`` what a

@@ -45,7 +45,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
 
     Args:
         path: The config file.
-        options: Values by dotted keys: an `OptionText`, which `read_option` reads, or what shall stand there.
+        options: Values by dotted keys: an ``OptionText``, which `read_option` reads, or what shall stand there.
 
     Raises:
         UserError: There is no such file, it is no Python, it inherits from or imports what is not there, an option's

@@ -16,9 +16,9 @@ from coc_core.errors import UserError
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):  # type: ignore[misc]
     """mmengine's constructor with one more entry of ``paramwise_cfg``, ``layer_decay_rate``.
 
-    Layers are those of the backbone's ``group_matcher``: of `ContextCluster` the stem, then each block with its
+    Layers are those of the backbone's ``group_matcher``: of ``ContextCluster`` the stem, then each block with its
     downsampling layer. With L of them, layer i learns at ``layer_decay_rate ** (L - i)`` of the rate that the other
-    entries of ``paramwise_cfg`` give it; necks and heads learn at the full rate (timm's `param_groups_layer_decay`).
+    entries of ``paramwise_cfg`` give it; necks and heads learn at the full rate (timm's ``param_groups_layer_decay``).
 
     Raises:
         UserError: When called: there is no ``layer_decay_rate`` in (0, 1], or the backbone does not say which layer

@@ -53,7 +53,7 @@ def network_input(model: nn.Module, images: Sequence[NDArray[Any]]) -> Tensor:
     """Return the normalized batch of pictures, [B, 3, H, W], as a model's own preprocessor makes it, padding included.
 
     Args:
-        model: A model of mmpretrain, mmdet or mmseg, or a `ContextCluster`, which gets ImageNet's mean and deviation.
+        model: A model of mmpretrain, mmdet or mmseg, or a ``ContextCluster``, which gets ImageNet's mean and deviation.
         images: Each uint8 [H, W, 3], RGB, all of one size.
     """
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

@@ -60,7 +60,7 @@ _BUILDER_KEYS = frozenset({'type', '_scope_', 'constructor', 'paramwise_cfg'})
 
 
 def check_option_keys(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Refuse keys of `--cfg-options` that would change nothing; mmengine adds them without a word.
+    """Refuse keys of ``--cfg-options`` that would change nothing; mmengine adds them without a word.
 
     A new key passes where the constructor behind the parent's `type` takes it, and where mmengine itself knows it.
 

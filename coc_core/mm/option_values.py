@@ -1,4 +1,4 @@
-"""What a text of `--cfg-options` means: a value, which depends on the entry of the config that it replaces."""
+"""What a text of ``--cfg-options`` means: a value, which depends on the entry of the config that it replaces."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class _RefusedError(ValueError):
 def read_option(key: str, given: Any, entry: Any) -> Any:
     """Return the value of an option for the entry that it replaces.
 
-    A text is read as Python reads a literal; beyond that, as in OpenMMLab, a bare word is a string, `a,b` a list (a
-    tuple where one stood) and `true` a bool. Where a string stood, or a list of strings, numbers and bools stay the
-    text that they are, and so does `a,b` where a string stood; an int becomes a float where floats stood, and a whole
-    float an int where ints stood.
+    A text is read as Python reads a literal; beyond that, as in OpenMMLab, a bare word is a string, ``a,b`` a list
+    (a tuple where one stood) and ``true`` a bool. Where a string stood, or a list of strings, numbers and bools stay
+    the text that they are, and so does ``a,b`` where a string stood; an int becomes a float where floats stood, and a
+    whole float an int where ints stood.
 
     Refused are a string or a bool for a number, a string or a number for a bool, a number or a bool for a dict, a
     string for a tuple, and anything single for a list; so are such items of lists. All else may replace all else:

@@ -13,9 +13,9 @@ from torch import nn
 from coc_core.checkpoints.layouts import Layout, register_layout
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class, inspect_files
-from coc_core.mm.own_data.plan import Plan, Request
 
 if TYPE_CHECKING:
+    from coc_core.mm.own_data.plan import DataRequest, Plan
     from coc_core.mm.prediction.predictions import Predictions
 
 
@@ -106,8 +106,8 @@ class Task:
         elif files:
             inspect_files(inspection, self.scope, dataset)
 
-    def plan(self, request: Request) -> Plan:
-        """Read a user's data and return what `tools/new_config.py` writes for a training on it.
+    def plan(self, request: DataRequest) -> Plan:
+        """Read a user's data and return what ``tools/new_config.py`` writes for a training on it.
 
         Raises:
             UserError: The data is not laid out as the task needs it, or an argument does not fit.

@@ -1,4 +1,4 @@
-"""`impl='plain'`: the layers' own steps, in plain PyTorch (`coc_core.layers` is the page to read)."""
+"""``impl='plain'``: the layers' own steps, in plain PyTorch (`coc_core.layers` is the page to read)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`impl='reference'`: the clustering operator literally as the paper states it: slow, hungry for memory, to be read."""
+"""``impl='reference'``: the clustering operator literally as the paper has it: slow, hungry for memory, to be read."""
 
 from __future__ import annotations
 

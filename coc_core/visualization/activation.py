@@ -25,7 +25,7 @@ def class_activation(model: nn.Module, inputs: Tensor, label: int) -> NDArray[An
     """Return how much each pixel's surroundings speak for a class: float32 [H, W], from 0 to 1.
 
     Args:
-        model: A classifier, ``model(inputs) -> logits``, with a `ContextCluster` in it; gradients of its parameters
+        model: A classifier, ``model(inputs) -> logits``, with a Context Cluster in it; gradients of its parameters
             are gone afterwards.
         inputs: The network's input, one image: [1, C, H, W].
         label: The class.

@@ -49,7 +49,7 @@ def enlarge(image: NDArray[Any], at_least: int) -> NDArray[Any]:
 
 
 def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Resize an image to (height, width), bicubic: uint8 [*size, 3]."""
+    """Resize an image to (height, width), bicubic: uint8 [height, width, 3]."""
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
@@ -67,7 +67,7 @@ def pixel_values(cells: NDArray[Any], clusters: LayerClusters, size: tuple[int, 
         size: Height and width of the picture, which shows all that the network saw, enlarged or not.
 
     Returns:
-        [*size], dtype as ``cells``.
+        [height, width], dtype as ``cells``.
     """
     rows, cols = (
         ((np.arange(pixels) + 0.5) * seen / pixels).astype(np.int64) // clusters.stride

@@ -119,7 +119,7 @@ class ClusterRecorder:
     """Within its context, keeps who belongs to whom in chosen layers, as of the model's last forward.
 
     The model computes what it always does: hooks look at the input of the mixers and ask their ``clusters``
-    (`coc_core.mixers.HasClusters`), without a gradient.
+    (`coc_core.mixers.HasClusters`), without a gradient::
 
         with ClusterRecorder(model, stages=[0, -1]) as recorder:
             model(images)

@@ -33,7 +33,7 @@ class ClusterStatistics:
         """Take in the layers of one image, recorded with similarities.
 
         Args:
-            layers: What `ClusterRecorder.clusters` gives.
+            layers: What ``ClusterRecorder.clusters`` gives.
             labels: A label map of the image at any scale, integers [H, W].
 
         Raises:

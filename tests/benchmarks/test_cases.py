@@ -1,4 +1,4 @@
-"""What can be measured, and that the suite measures what README compares."""
+"""What can be measured, and that the suite measures what the docs compare."""
 
 import pytest
 

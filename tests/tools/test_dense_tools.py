@@ -78,8 +78,6 @@ class Small:
             options += (
                 [] if scope == 'mmdet' else ['default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=4']
             )
-            # A schedule must begin before the end.
-            options += [] if scope == 'mmdet' else ['param_scheduler.1.begin=1']
         options += [f'{phase}_dataloader.num_workers=0' for phase in phases]
         options += [f'{phase}_dataloader.persistent_workers=False' for phase in phases]
         return ['--cfg-options', *options, f'model.backbone.init_cfg.checkpoint={self.folder}/{scope}.pth', *more]

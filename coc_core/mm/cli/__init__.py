@@ -1,1 +1,1 @@
-"""What the tools in `tools/` are made of: options, how a tool starts, training, testing, resuming."""
+"""What the tools in ``tools/`` are made of: options, how a tool starts, training, testing, resuming."""

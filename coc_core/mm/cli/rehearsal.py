@@ -18,6 +18,8 @@ from coc_core.mm.data_checks.batches import smallest_batch
 from coc_core.mm.fault_tolerance.seeding import SeededDataset
 from coc_core.mm.mistakes import building, raised_by_packages
 
+_REMEDY = 'Change begin, end and T_max together with the length in train_cfg.'
+
 
 def build_schedules(runner: Runner) -> None:
     """Build the optimizer and its schedules as mmengine does at the begin of a training, but before anything runs.
@@ -38,22 +40,23 @@ def build_schedules(runner: Runner) -> None:
         except (ValueError, AssertionError) as error:
             if not raised_by_packages(error):
                 raise
-            raise _unfitting(runner.train_loop, str(error)) from error
-    schedules = runner.param_schedulers
+            raise UserError(
+                f'param_scheduler does not fit a training of {_length(runner.train_loop)} ({error}): every schedule '
+                f'must begin before the end. {_REMEDY}'
+            ) from error
+    _tell_idle_schedules(runner)
+
+
+def _tell_idle_schedules(runner: Runner) -> None:
+    """Warn of schedules that never begin: mmengine trains without them, and a short trial may mean it so."""
+    schedules, loop = runner.param_schedulers, runner.train_loop
     for schedule in chain(*schedules.values()) if isinstance(schedules, dict) else schedules:
-        loop = runner.train_loop
-        length = loop.max_epochs if schedule.by_epoch else loop.max_iters
+        length, unit = (loop.max_epochs, 'epoch') if schedule.by_epoch else (loop.max_iters, 'step')
         if schedule.begin >= length:
-            # mmengine would train without it, at the learning rate that the schedule before it ends with.
-            unit = 'epoch' if schedule.by_epoch else 'step'
-            raise _unfitting(loop, f'{type(schedule).__name__} begins at {unit} {schedule.begin}')
-
-
-def _unfitting(loop: Any, reason: str) -> UserError:
-    return UserError(
-        f'param_scheduler does not fit a training of {_length(loop)} ({reason}): every schedule must begin before the '
-        'end. Change begin, end and T_max together with the length in train_cfg.'
-    )
+            runner.logger.warning(
+                f'param_scheduler: {type(schedule).__name__} begins at {unit} {schedule.begin}, after a training of '
+                f'{_length(loop)}, and changes nothing. {_REMEDY}'
+            )
 
 
 def _length(loop: Any) -> str:

@@ -22,7 +22,7 @@ _METRIC_ENDINGS = ('.json', '.yaml', '.yml', '.pkl')
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the checkpoint, `--show`, `--show-dir`, `--tta`, `--out` and `--report` into a config.
+    """Write the checkpoint, ``--show``, ``--show-dir``, ``--tta``, ``--out`` and ``--report`` into a config.
 
     Raises:
         UserError: The config cannot be tested, or its task has no such option.
@@ -84,7 +84,7 @@ def _augment(cfg: Config) -> None:
 
 
 def save_metrics(metrics: dict[str, float], args: argparse.Namespace) -> None:
-    """Save the metrics where `--out-item metrics` asks for them.
+    """Save the metrics where ``--out-item metrics`` asks for them.
 
     Raises:
         UserError: The file cannot be written.

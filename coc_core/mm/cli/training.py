@@ -20,7 +20,7 @@ _LOOPS = {'EpochBasedTrainLoop': ResumableEpochLoop.__name__, 'IterBasedTrainLoo
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Write `--amp`, `--no-validate` and `--auto-scale-lr` into a config.
+    """Write ``--amp``, ``--no-validate`` and ``--auto-scale-lr`` into a config.
 
     Raises:
         UserError: The config cannot be trained, or an option does not fit it or this machine.

@@ -1,4 +1,4 @@
-"""What is wrong with the data that a config names: found before training, or listed by `check_data.py`."""
+"""What is wrong with the data that a config names: found before training, or listed by ``check_data.py``."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _missing_data(phase: str, path: str) -> str:
         remedy = 'make it with `python tools/dataset_converters/make_digits_data.py`'
     else:
         remedy = (
-            f'see the README on how to lay out the data, or name another place with '
+            f'see docs/own-data.md on how to lay out the data, or name another place with '
             f'`--cfg-options {phase}_dataloader.dataset.data_root=...`'
         )
     return f'The {phase} data {path} does not exist: {remedy}.'

@@ -23,7 +23,7 @@ def inspect(inspection: Inspection, dataset: Any, loader: ImageLoader | None) ->
 
     Args:
         inspection: What they are added to.
-        dataset: mmpretrain's `CustomDataset` without annotation file, built but not loaded.
+        dataset: mmpretrain's ``CustomDataset`` without annotation file, built but not loaded.
         loader: What decodes the samples' files; None where they are not opened.
     """
     root, problems = os.path.normpath(dataset.img_prefix), inspection.problems

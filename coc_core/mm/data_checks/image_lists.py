@@ -19,7 +19,7 @@ def inspect(inspection: Inspection, dataset: Any, loader: ImageLoader | None) ->
 
     Args:
         inspection: What they are added to.
-        dataset: mmpretrain's `CustomDataset` with an annotation file, built but not loaded.
+        dataset: mmpretrain's ``CustomDataset`` with an annotation file, built but not loaded.
         loader: What decodes the samples' files; None where they are not opened.
     """
     place, problems = dataset.ann_file, inspection.problems

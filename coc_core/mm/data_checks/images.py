@@ -23,7 +23,7 @@ def read_pixels(path: Path, load: Callable[[Path], NDArray[Any]]) -> NDArray[Any
 
     Args:
         path: The file.
-        load: What training reads it with: an `ImageLoader` or a `LabelMapLoader`.
+        load: What training reads it with: an `ImageLoader` or a ``LabelMapLoader``.
 
     Raises:
         Exception: ``load`` fails for another reason than the file.

@@ -1,4 +1,4 @@
-"""All that is wrong with the data of a config, every file opened: what `check_data.py` prints."""
+"""All that is wrong with the data of a config, every file opened: what ``check_data.py`` prints."""
 
 from __future__ import annotations
 

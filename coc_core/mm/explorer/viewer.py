@@ -118,10 +118,10 @@ class ClusterViewer:
         Args:
             name: The variant.
             checkpoint: The checkpoint file.
-            overrides: Fields of `CoCConfig`, as `load_config` takes options.
+            overrides: Fields of ``CoCConfig``, as `load_config` takes options.
 
         Raises:
-            UserError: There is no such variant, or a field in ``overrides`` is none of `CoCConfig` or does not fit it.
+            UserError: There is no such variant, or a field in ``overrides`` is none of ``CoCConfig`` or does not fit.
             CheckpointError: The checkpoint cannot be read, or is another model's.
         """
         check_file(Path(checkpoint).expanduser())

@@ -20,7 +20,7 @@ class LoadCheckpointHook(Hook):
         strict: Whether everything must fit; otherwise what does not is named in a warning.
 
     Raises:
-        CheckpointError: In `after_load_checkpoint`, where the checkpoint cannot be read or must fit and does not.
+        CheckpointError: In ``after_load_checkpoint``, where the checkpoint cannot be read or must fit and does not.
     """
 
     # After hooks that themselves change the checkpoint, such as EMAHook.

@@ -12,11 +12,11 @@ from typing import Any
 from mmengine.config import Config
 
 from coc_core.files import project_folder
-from coc_core.mm.own_data.plan import Request
+from coc_core.mm.own_data.plan import DataRequest
 from coc_core.mm.own_data.starting import Start
 
 Entries = dict[str, Any]
-"""What stands in a dict of a config: code, or entries again, by name."""
+"""The entries of a dict in a config by name, as code or as entries again."""
 
 _WIDTH = 117
 _ENDLESS = 10**6
@@ -31,7 +31,7 @@ def base_path(name: str) -> Path:
 
 
 def head(
-    request: Request,
+    request: DataRequest,
     base: str,
     summary: str,
     variables: Mapping[str, tuple[Any, str]],

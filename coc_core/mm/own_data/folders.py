@@ -60,7 +60,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def files_with(folder: Path, suffixes: Collection[str]) -> list[str]:
-    """Return the files below a folder with these suffixes in any case, as sorted paths within it, `/` between names.
+    """Return the files below a folder with these suffixes in any case, as sorted paths within it, with slashes.
 
     Raises:
         UserError: A folder cannot be listed, or holds links that lead nowhere.

@@ -13,7 +13,7 @@ Writer = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
-class Request:
+class DataRequest:
     """What a user asks for.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""`impl='triton'`: the clustering operator as fused GPU kernels, forward and backward.
+"""``impl='triton'``: the clustering operator as fused GPU kernels, forward and backward.
 
 Nothing of the size of centers times points leaves the chip. A region of some hundred points is handled by one
 program, which reads every input once; a larger one is cut into chunks, and f and v are then read twice at most.

@@ -1,6 +1,6 @@
 """The backward kernels: one for regions that fit on the chip, five for larger ones. Nothing is added atomically.
 
-g is the gradient of what a point receives; `grad_sum` is that of a center's sum before its division by the weight.
+g is the gradient of what a point receives; ``grad_sum`` is that of a center's sum before its division by the weight.
 """
 
 import triton

@@ -65,7 +65,7 @@ def test_remote_data_is_not_read_but_its_classes_are_counted(coco, content):
 
 def test_a_missing_folder_is_named_with_its_remedy(maps, tmp_path):
     maps.train_dataloader.dataset.data_prefix.img_path = 'nowhere'
-    with pytest.raises(UserError, match='nowhere does not exist: see the README'):
+    with pytest.raises(UserError, match='nowhere does not exist: see docs/own-data.md'):
         check_data(maps, ['train'])
     maps.val_dataloader = dict(dataset=dict(type='RepeatDataset', dataset=dict(type='X', data_root='data/digits/x')))
     remedy = 'data/digits/x does not exist: make it with `python tools/dataset_converters/make_digits_data'
