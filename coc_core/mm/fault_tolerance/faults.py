@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from traceback import walk_tb
 
 import torch
 from mmengine.dist import get_world_size
@@ -16,13 +18,17 @@ _SHARED_MEMORY = (
     'Shared memory is full, through which data workers hand over their samples: give /dev/shm more room (of a '
     f'container: docker run --shm-size=8g or --ipc=host), or set train_dataloader.num_workers=0. {_AGAIN}'
 )
+_MEMORY = (
+    'Most often the memory of the machine is full: lower train_dataloader.num_workers or batch_size, or free memory. '
+    f'{_AGAIN}'
+)
+_LOST_WORKER = f'A data worker ended while it handed over a batch. {_MEMORY}'
 # Of these the first that is found in an error's text says what happened.
 _CAUSES = (
     (r'Bus error|shared memory\(shm\)|out of shared memory|unable to \w+ .*shared memory', _SHARED_MEMORY),
     (
         r'DataLoader worker \(pid.*?\) (?P<how>is killed by signal: \w+|exited unexpectedly)',
-        'A data worker {how}. Most often the memory of the machine is full: lower train_dataloader.num_workers or '
-        f'batch_size, or free memory. {_AGAIN}',
+        f'A data worker {{how}}. {_MEMORY}',
     ),
     (
         r'DataLoader timed out after (?P<how>\d+) seconds',
@@ -64,11 +70,20 @@ def explained() -> Iterator[None]:
             f"The GPU's memory is full ({str(error).splitlines()[0]}): lower train_dataloader.batch_size, or use "
             '--amp or model.backbone.grad_checkpointing=True.'
         ) from error
-    except (RuntimeError, OSError) as error:
-        sentence = _explain(str(error))
+    except (RuntimeError, OSError, EOFError) as error:
+        sentence = _LOST_WORKER if _while_handed_over(error) else _explain(str(error))
         if sentence is None:
             raise
         raise Fault(sentence) from error
+
+
+def _while_handed_over(error: Exception) -> bool:
+    """Tell whether a data worker was gone when this process wanted to take over a batch from it."""
+    if not isinstance(error, (ConnectionError, FileNotFoundError, EOFError)):
+        return False
+    # torch's pickling of tensors in shared memory; an error of the worker's own is raised anew, without such frames.
+    files = {Path(frame.f_code.co_filename) for frame, _ in walk_tb(error.__traceback__)}
+    return any(file.parts[-3:] == ('torch', 'multiprocessing', 'reductions.py') for file in files)
 
 
 def _explain(text: str) -> str | None:

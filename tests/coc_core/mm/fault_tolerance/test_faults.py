@@ -42,6 +42,17 @@ def test_what_failed_outside_is_one_sentence(monkeypatch, text, sentence):
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.parametrize('error', [ConnectionResetError(104, 'reset'), FileNotFoundError(2, 'socket'), EOFError()])
+def test_a_worker_that_ends_while_it_hands_over_a_batch(error):
+    names = {'error': error}
+    exec(compile('def take(): raise error', 'site-packages/torch/multiprocessing/reductions.py', 'exec'), names)
+    with pytest.raises(Fault, match='^A data worker ended while it handed over a batch.*num_workers'), explained():
+        names['take']()
+    with pytest.raises(type(error)) as caught, explained():
+        raise type(error)(*error.args)
+    assert not isinstance(caught.value, UserError)
+
+
 def test_a_full_gpu_is_no_reason_to_start_again():
     with pytest.raises(UserError, match="The GPU's memory is full.*batch_size") as caught, explained():
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.\nmore')
