@@ -59,7 +59,7 @@ class TestClassification:
         assert sum(line.endswith(' 1') for line in val) == 2
         assert everything(tmp_path / 'data') == before
         assert cfg.model.head.num_classes == 2
-        assert cfg.train_dataloader.dataset.metainfo.classes == ['Bär', 'zwei Hunde']
+        assert list(cfg.train_dataloader.dataset.metainfo.classes) == ['Bär', 'zwei Hunde']
         assert cfg.image_size == 64 == cfg.train_pipeline[1].scale == cfg.test_pipeline[2].crop_size
         assert cfg.test_pipeline[1].scale == 71
         assert cfg.optim_wrapper.type == 'OptimWrapper' and cfg.model.train_cfg is None
