@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +62,21 @@ class WholeLocalVisBackend(LocalVisBackend):  # type: ignore[misc]
 
 
 def keep_logging(logger: logging.Logger) -> None:
-    """Let a log file that cannot be written be silent: the console still has each line."""
+    """Let a log file that cannot be written be silent: the console still has each line.
+
+    That a data worker died, torch raises in whatever line runs; where that is a line that logs, it goes on from there.
+    """
     for handler in logger.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handleError = lambda record: None  # type: ignore[method-assign]
+        silent = isinstance(handler, logging.FileHandler)
+        told = (lambda record: None) if silent else handler.handleError
+        handler.handleError = partial(_handle_error, told)  # type: ignore[method-assign]
+
+
+def _handle_error(told: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
+    error = sys.exc_info()[1]
+    if isinstance(error, RuntimeError) and 'DataLoader worker' in str(error):
+        raise error
+    told(record)
 
 
 register_backend('local', WholeFileBackend, force=True, prefixes='')

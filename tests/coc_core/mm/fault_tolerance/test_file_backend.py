@@ -56,3 +56,24 @@ def test_a_log_that_cannot_be_written_is_silent(capsys):
     logger.warning('a line')
     logger.handlers[0].flush = lambda: None
     assert 'Logging error' not in capsys.readouterr().err
+
+
+def test_the_death_of_a_data_worker_is_not_lost_in_a_line_that_logs(capsys):
+    class Interrupted(logging.StreamHandler):
+        error = None
+
+        def emit(self, record):
+            try:
+                raise self.error
+            except Exception:
+                self.handleError(record)
+
+    logger = logging.Logger('mine')
+    logger.addHandler(Interrupted())
+    keep_logging(logger)
+    Interrupted.error = RuntimeError('DataLoader worker (pid 5) is killed by signal: Killed. ')
+    with pytest.raises(RuntimeError, match='DataLoader worker'):
+        logger.warning('a line')
+    Interrupted.error = ValueError('a broken format')
+    logger.warning('a line')
+    assert 'a broken format' in capsys.readouterr().err
