@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import mmseg
 from mmengine.config import Config
 
 from coc_core.checkpoints.layouts import SEGMENTATION
@@ -65,6 +66,16 @@ class SegmentationTask(Task):
         from mmseg_plugin.own_data import plan
 
         return plan(request)
+
+    def pitfall(self, part: Mapping[str, Any], key: str) -> str | None:
+        """Tell of the weights with which the loss of the upstream family stops."""
+        weighted = key == 'class_weight' and part.get('type') == 'CrossEntropyLoss' and part[key] is not None
+        if not weighted or part.get('use_sigmoid') or mmseg.__version__ != '1.2.2':
+            return None
+        return (
+            'stops this version of mmseg where a pixel counts for nothing: give the weights to '
+            "type='WeightedCrossEntropyLoss' if there are such pixels"
+        )
 
     def class_count(self, part: Mapping[str, Any], key: str, classes: int) -> int | None:
         """Count the background among the weights of mmdet's losses, as heads that match masks have it."""

@@ -131,6 +131,10 @@ class Task:
         """
         return classes if key in ('num_classes', 'class_weight', 'pos_weight') else None
 
+    def pitfall(self, part: Mapping[str, Any], key: str) -> str | None:
+        """Return what an entry of such a part may lead to, as the rest of a sentence; None where it is harmless."""
+        return None
+
     def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
         """Return what is exported of a model, and the names of its outputs: here the backbone with its maps."""
         indices = getattr(model.backbone, 'out_indices', range(4))

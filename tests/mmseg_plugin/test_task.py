@@ -1,7 +1,9 @@
 """Segmentation in the tools: what changes in a config, and what its data is checked for."""
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmseg.registry import MODELS
 
 import mmseg_plugin  # noqa: F401
 from coc_core.mm.data_checks.inspection import Inspection
@@ -54,3 +56,19 @@ def test_without_label_maps_nothing_is_paired(cfg, tmp_path):
     dataset['data_prefix']['seg_map_path'] = 'maps'
     (problem,) = inspected(task_of(cfg), dataset, files=False).problems
     assert 'has no images' in str(problem)
+
+
+@pytest.mark.family
+def test_weights_that_stop_a_training_are_told_where_they_do(cfg):
+    weights = [0.2, 1.0]
+    stock, ours = (dict(type=name, class_weight=weights) for name in ('CrossEntropyLoss', 'WeightedCrossEntropyLoss'))
+    found = task_of(cfg).pitfall(stock, 'class_weight')
+    assert task_of(cfg).pitfall(ours, 'class_weight') is None
+    loss = MODELS.build(stock)
+    logits, labels = torch.zeros(1, 2, 2, 2), torch.tensor([[[0, 1], [1, 255]]])
+    try:
+        loss(logits, labels, ignore_index=255)
+    except IndexError:
+        assert found is not None and 'WeightedCrossEntropyLoss' in found
+    else:
+        assert found is None

@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 
 
 def count_problems(cfg: Config, task: Task, data: str, classes: Sequence[str]) -> Iterator[Problem]:
-    """Yield the entries of a config's model that are made for another number of classes than its data has.
+    """Yield the entries of a config's model that are made for other classes than its data has, and pitfalls among them.
 
     Args:
         cfg: The config.
@@ -32,6 +32,8 @@ def count_problems(cfg: Config, task: Task, data: str, classes: Sequence[str]) -
         classes: The names of its classes.
     """
     for part, key, place in _entries(cfg, task):
+        if pitfall := task.pitfall(part, key):
+            yield Problem(f'{place}.{key}', pitfall, 'warning')
         needed = task.class_count(part, key, len(classes))
         value = part[key]
         data_has = f'but the {data} has {len(classes)} classes ({shown(classes)})'

@@ -19,7 +19,8 @@ CLASSES = ['cat', 'dog', 'emu']
 
 def problems(scope, model, classes=CLASSES, **rest):
     cfg = Config(dict(default_scope=scope, model=model, **rest))
-    return [str(problem) for problem in count_problems(cfg, task_of(cfg), 'train data', classes)]
+    found = count_problems(cfg, task_of(cfg), 'train data', classes)
+    return [str(problem) for problem in found if problem.level == 'error']
 
 
 def place(scope, model, **rest):
