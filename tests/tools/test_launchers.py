@@ -339,7 +339,7 @@ def fake(folder: Path, name: str) -> dict[str, str]:
     script = folder / name
     script.write_text(
         '#!/usr/bin/env bash\nif [[ $1 == -c ]]; then echo 12345; exit; fi\n'
-        'printf "[%s]" "$@"; echo " threads=${OMP_NUM_THREADS:-}"\n'
+        'printf "[%s]" "$@"; echo " threads=${OMP_NUM_THREADS:-} waiting=${OMP_WAIT_POLICY:-}"\n'
     )
     script.chmod(0o755)
     return {'PATH': f'{folder}:{os.environ["PATH"]}', 'PYTHON': str(script) if name == 'python' else 'python'}
@@ -351,6 +351,9 @@ def test_arguments_of_torchrun(tmp_path: Path) -> None:
     assert '[--master_port=12345]' in alone
     assert '[a config.py][--work-dir][with space][--launcher][pytorch]' in alone
     assert f'threads={os.sysconf("SC_NPROCESSORS_ONLN")}' in alone
+    assert 'waiting=PASSIVE' in alone
+    chosen = run(tmp_path, 'dist_train.sh', 'a config.py', '1', env={**env, 'OMP_WAIT_POLICY': 'ACTIVE'}).stdout
+    assert 'waiting=ACTIVE' in chosen
     many = run(
         tmp_path,
         'dist_train.sh',

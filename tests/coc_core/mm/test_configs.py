@@ -144,3 +144,11 @@ def test_an_option_that_does_not_fit_is_one_sentence(config, option, sentence):
     with pytest.raises(UserError, match=f'^--cfg-options {key}') as caught:
         load_config(config, {key: OptionText(text)})
     assert sentence in str(caught.value)
+
+
+def test_what_packages_say_of_optional_parts_is_passed_over(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'talkative.py').write_text("print('Could not import OneDL')\nprint('mine')\n")
+    (tmp_path / 'config.py').write_text("custom_imports = dict(imports=['talkative'])\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_config(str(tmp_path / 'config.py'))
+    assert capsys.readouterr().out == 'mine\n'

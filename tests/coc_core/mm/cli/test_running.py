@@ -1,6 +1,7 @@
 """What the tools change in a config where there is no GPU."""
 
 import argparse
+import os
 from pathlib import Path
 
 import pytest
@@ -25,4 +26,5 @@ def test_the_imagenet_recipe_fits_a_cpu(tmp_path, launcher, capfd):
     assert cfg.optim_wrapper.type == 'OptimWrapper' and 'loss_scale' not in cfg.optim_wrapper
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-3)
     assert 'training runs in float32' in capfd.readouterr().err
+    assert cfg.train_dataloader.num_workers == min(5, len(os.sched_getaffinity(0)))
     assert cfg.env_cfg.dist_cfg.backend == ('gloo' if launcher == 'pytorch' else 'nccl')
