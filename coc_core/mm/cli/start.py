@@ -60,7 +60,8 @@ def _leave_process_group() -> None:
 def _tell(sentence: str) -> None:
     """Print a sentence, once on each machine: the failure of its first process ends the others while they wait."""
     if int(os.environ.get('LOCAL_RANK', '0')) > 0:
-        # A training that stops in order would hold this signal back.
+        # An orderly stop would hold the first back, and the death of a data worker raises an error at the second.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         time.sleep(10)
     print(sentence, file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ _MEMORY = (
     f'{_AGAIN}'
 )
 _LOST_WORKER = f'A data worker ended while it handed over a batch. {_MEMORY}'
+_SECONDS_UNTIL_THE_SIGNAL = 0.5
 # Of these the first that is found in an error's text says what happened.
 _CAUSES = (
     (r'Bus error|shared memory\(shm\)|out of shared memory|unable to \w+ .*shared memory', _SHARED_MEMORY),
@@ -71,10 +73,21 @@ def explained() -> Iterator[None]:
             '--amp or model.backbone.grad_checkpointing=True.'
         ) from error
     except (RuntimeError, OSError, EOFError) as error:
-        sentence = _LOST_WORKER if _while_handed_over(error) else _explain(str(error))
+        sentence = _sentence(error)
         if sentence is None:
             raise
         raise Fault(sentence) from error
+
+
+def _sentence(error: Exception) -> str | None:
+    try:
+        if not _while_handed_over(error):
+            return _explain(str(error))
+        # torch raises how a worker ended in the handler of a signal, and this may come a little later.
+        time.sleep(_SECONDS_UNTIL_THE_SIGNAL)
+    except RuntimeError as news:
+        return _explain(str(news))
+    return _LOST_WORKER
 
 
 def _while_handed_over(error: Exception) -> bool:

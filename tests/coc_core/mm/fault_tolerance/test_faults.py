@@ -53,6 +53,25 @@ def test_a_worker_that_ends_while_it_hands_over_a_batch(error):
     assert not isinstance(caught.value, UserError)
 
 
+def test_news_of_a_dead_worker_that_comes_while_its_loss_is_explained():
+    def tell(*_):
+        raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.')
+
+    def take():
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        raise ConnectionResetError(104, 'reset')
+
+    names = {'take': take}
+    exec(compile('def load(): take()', 'site-packages/torch/multiprocessing/reductions.py', 'exec'), names)
+    earlier = signal.signal(signal.SIGALRM, tell)
+    try:
+        with pytest.raises(Fault, match='^A data worker was killed by signal: Killed.*num_workers'), explained():
+            names['load']()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+
+
 def test_a_full_gpu_is_no_reason_to_start_again():
     with pytest.raises(UserError, match="The GPU's memory is full.*batch_size") as caught, explained():
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.\nmore')
