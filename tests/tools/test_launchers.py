@@ -90,6 +90,15 @@ def test_the_console_tells_what_trains_and_the_log_file_everything(project: Path
     assert all(line in log for line in told)
 
 
+def test_a_machine_without_compiler_and_operators_is_as_quiet(project: Path, tmp_path: Path) -> None:
+    (tmp_path / 'sitecustomize.py').write_text("import sys\nsys.modules['mmcv._ext'] = None\n")
+    env = {**os.environ, 'PATH': str(tmp_path), 'PYTHONPATH': str(tmp_path), 'CUDA_VISIBLE_DEVICES': ''}
+    command = [sys.executable, TOOLS / 'train.py', 'tiny_config.py', '--work-dir', 'bare', '--no-validate']
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0 and done.stderr == '', done.stderr
+    assert len(done.stdout.splitlines()) < 10, done.stdout
+
+
 def test_two_processes_test_like_one(project: Path) -> None:
     config, checkpoint = 'tiny_config.py', 'work/epoch_2.pth'
     one = run(project, 'test.py', config, checkpoint, '--out', 'one.json', '--out-item', 'metrics')

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.runner import Runner
@@ -15,6 +21,7 @@ _FOR_THE_LOG = re.compile(
     r'|Distributed training is not used, all SyncBatchNorm'
     r'|"FileClient" will be deprecated|"HardDiskBackend" is the alias'
     r'|The prefix is not set in metric class|The length of `dataset`'
+    r'|Line NMS is not compiled'
 )
 
 
@@ -36,6 +43,31 @@ class QuietRunner(Runner):  # type: ignore[misc]
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(ConsoleFilter())
         return logger
+
+    def build_model(self, model: Any) -> Any:
+        """Build the model. That mmcv has no operators is said where one is needed."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+            return super().build_model(model)
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        # It asks Python's own C compiler for its version in a shell, which complains where there is none.
+        with _no_stderr():
+            super()._log_env(env_cfg)
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    sys.stderr.flush()
+    shown = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nothing)
 
 
 def announce(runner: Runner, name: str) -> None:
