@@ -30,7 +30,7 @@ def content_problems(path: Path, points: NDArray[Any], labels: NDArray[Any], cla
     return problems
 
 
-def place_problems(path: Path, points: NDArray[Any]) -> Iterator[Problem]:
+def place_problems(path: Path, points: NDArray[Any], anywhere: bool = False) -> Iterator[Problem]:
     """Yield the clouds that are far from the origin or small for what the augmentation shifts them by.
 
     Augmentation scales about the origin and shifts by up to 0.2, and a model takes coordinates as they are:
@@ -39,6 +39,8 @@ def place_problems(path: Path, points: NDArray[Any]) -> Iterator[Problem]:
     Args:
         path: The file that they came from.
         points: Finite coordinates [N, P, 3].
+        anywhere: Whether the pipeline moves and scales clouds: then their place and size matter only where float32 has
+            lost their shape.
     """
     lows, highs = points.min(axis=1).astype(np.float64), points.max(axis=1).astype(np.float64)
     centers, radii = (lows + highs) / 2, (highs - lows).max(axis=1) / 2
@@ -48,10 +50,14 @@ def place_problems(path: Path, points: NDArray[Any]) -> Iterator[Problem]:
         yield Problem(str(path), what, level='warning')
     distances = np.abs(centers).max(axis=1) / np.maximum(radii, 1)
     smallness = np.divide(1, radii, out=np.zeros_like(radii), where=radii > 0)
-    for what, measured, tolerable, hopeless in (
+    limits: tuple[tuple[str, NDArray[Any], float, float], ...] = (
         ('far from the origin', distances, 2, 10),
         ('too small for the augmentation', smallness, 10, 100),
-    ):
+    )
+    if anywhere:
+        spacing = np.spacing(np.abs(centers).max(axis=1).astype(points.dtype)) * smallness
+        limits = (('so far from the origin that their coordinates have few digits left', spacing, 1e-3, 1e-2),)
+    for what, measured, tolerable, hopeless in limits:
         found = np.flatnonzero(measured > tolerable)
         if len(found):
             first = found[0]

@@ -112,7 +112,8 @@ class PointCloudFile(BaseDataset):
             inspection.problems.append(content)
             return
         points, labels = content
-        taken = max((step.get('num_points', 0) for step in arguments.get('pipeline', ())), default=0)
+        steps = arguments.get('pipeline', ())
+        taken = max((step.get('num_points', 0) for step in steps), default=0)
         inspection.summary = f'{len(points)} clouds of {points.shape[1]} points'
         inspection.problems.extend(content_problems(path, points, labels, len(classes)))
         if inspection.problems:
@@ -120,7 +121,8 @@ class PointCloudFile(BaseDataset):
         if taken > points.shape[1]:
             what = f'holds clouds of {points.shape[1]} points, but the pipeline takes {taken}: lower its num_points'
             inspection.problems.append(Problem(str(path), what))
-        inspection.problems.extend(place_problems(path, points[:, : taken or None]))
+        anywhere = any(step.get('type') == 'NormalizePoints' for step in steps)
+        inspection.problems.extend(place_problems(path, points if anywhere else points[:, : taken or None], anywhere))
         try:
             present = np.unique(labels[_kept(labels, classes, arguments.get('validation'))])
         except UserError as error:

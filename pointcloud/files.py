@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,17 @@ from coc_core.errors import UserError
 from coc_core.mm.prediction.inputs import Item
 from pointcloud.clouds import content_problems, place_problems
 from pointcloud.dataset import unreadable
+from pointcloud.point_files import STORED_POINTS, SUFFIXES, read_points
+from pointcloud.transforms import NormalizePoints
 
 _HDF5 = ('.h5', '.hdf5')
-_MESHES = ('.ply', '.off')
-# As many points as ScanObjectNN's files have for each cloud.
-_SURFACE_POINTS = 2048
 _READ_AT_ONCE = 256
 
 
 class CloudFiles:
     """Reads HDF5 files of the layout of ScanObjectNN, arrays of NumPy, text with x y z in a line, PLY and OFF.
+
+    Files of several clouds are read as they are, and those of one as new_config.py reads them (see `read_points`).
 
     Attributes:
         noun: What messages call the files.
@@ -35,11 +35,12 @@ class CloudFiles:
     """
 
     noun = 'clouds'
-    endings = (*_HDF5, '.npy', '.xyz', '.txt', *_MESHES)
+    endings = (*_HDF5, *SUFFIXES, '.txt')
     file_step = None
 
     def __init__(self, transforms: Sequence[Any]) -> None:
-        pass
+        self._least = max((getattr(step, 'num_points', 1) for step in transforms), default=1)
+        self._anywhere = any(isinstance(step, NormalizePoints) for step in transforms)
 
     def has_several(self, path: Path) -> bool:
         """Whether a file is of HDF5, or has an array of clouds.
@@ -68,7 +69,7 @@ class CloudFiles:
             UserError: It cannot be read.
         """
         if path.suffix.lower() == '.npy':
-            yield from (np.asarray(cloud, np.float32) for cloud in _array(path))
+            yield from (np.asarray(cloud[:, :3], np.float32) for cloud in _array(path))
             return
         with _opened(path) as file:
             data = _data_of(file, path)
@@ -85,15 +86,17 @@ class CloudFiles:
         Raises:
             UserError: The file cannot be read, or the cloud is none that a model can have learned from.
         """
-        points = self.shown(item)
-        problems = content_problems(Path(item.path), points[None], np.zeros(1, int), 1)
-        problems += [problem for problem in place_problems(Path(item.path), points[None]) if problem.level == 'error']
+        points = self._points(item)
+        path = Path(item.path)
+        problems = content_problems(path, points[None], np.zeros(1, int), 1)
+        told = place_problems(path, points[None], anywhere=self._anywhere)
+        problems += [problem for problem in told if problem.level == 'error']
         if problems:
             raise UserError(f'{item} {problems[0].what}.')
         return {'points': points, 'sample': str(item), 'place': item.place or 0}
 
     def columns(self, data: Mapping[str, Any]) -> dict[str, int] | None:
-        """Return the number of points in the file."""
+        """Return the number of points that were taken from the file."""
         return {'points': len(data['points'])}
 
     def problem(self, item: Item) -> str | None:
@@ -106,17 +109,12 @@ class CloudFiles:
         Raises:
             UserError: They cannot be read.
         """
+        return self._points(item).astype(np.float32, copy=False)
+
+    def _points(self, item: Item) -> NDArray[Any]:
         if item.content is not None:
             return item.content
-        path = Path(item.path)
-        ending = path.suffix.lower()
-        if ending in _MESHES:
-            points = _mesh_points(path)
-        elif ending == '.npy':
-            points = _array(path)
-        else:
-            points = _text_points(path)
-        return np.array(points, np.float32)
+        return read_points(Path(item.path), self._least, max(self._least, STORED_POINTS), seed=0)
 
 
 def _opened(path: Path) -> Any:
@@ -142,33 +140,8 @@ def _array(path: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f'{path} cannot be read as an array ({error}).') from error
-    if array.ndim not in (2, 3) or array.shape[-1] != 3 or not np.issubdtype(array.dtype, np.floating):
+    if array.ndim not in (2, 3) or array.shape[-1] < 3 or not np.issubdtype(array.dtype, np.floating):
         raise UserError(
             f'{path} holds {array.dtype} of shape {list(array.shape)}, where floating [P, 3] or [N, P, 3] is expected.'
         )
     return array
-
-
-def _text_points(path: Path) -> NDArray[Any]:
-    try:
-        # What stands behind x, y and z are normals or colors.
-        points: NDArray[Any] = np.loadtxt(path, usecols=(0, 1, 2), ndmin=2)
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be read as x y z in each line ({error}).') from error
-    return points
-
-
-def _mesh_points(path: Path) -> NDArray[Any]:
-    """Return the points of a cloud, or points of a mesh's surface, the same each time."""
-    if find_spec('trimesh') is None:
-        raise UserError(f'{path} needs the package trimesh to be read: run `pip install trimesh`.')
-    import trimesh
-
-    try:
-        found = trimesh.load(path, process=False)
-        if not len(getattr(found, 'faces', ())):
-            return np.asarray(found.vertices)
-        points, _ = trimesh.sample.sample_surface(found, _SURFACE_POINTS, seed=0)
-    except Exception as error:  # Of a damaged file its readers raise anything.
-        raise UserError(f'{path} cannot be read ({type(error).__name__}: {error}).') from error
-    return np.asarray(points)

@@ -37,14 +37,13 @@ from coc_core.mm.own_data.starting import Start
 from pointcloud.classifier import create_model
 from pointcloud.clouds import split
 from pointcloud.dataset import read as read_file
-from pointcloud.point_files import SUFFIXES, point_count, write_clouds
+from pointcloud.point_files import STORED_POINTS, SUFFIXES, point_count, write_clouds
 from pointcloud.variants import PointMLPConfig, get_config
 
 BASE = 'finetune_pointcloud.py'
 # Batch normalization of the head needs two.
 BUDGET = Budget(samples=40_000, epochs=(20, 100), from_scratch=3, batch=(32, 16), size=(1024, 1024), smallest_batch=2)
 HDF5_SUFFIXES = ('.h5', '.hdf5')
-STORED_POINTS = 2048
 _LOOKED_AT = 50
 _KIND = (
     'an HDF5 file (docs/point-clouds.md has the layout), a folder of such for training and test, or a folder with a '

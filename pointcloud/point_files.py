@@ -1,4 +1,4 @@
-"""Files of one cloud or mesh each, made what the models take: as many points each, centered, of radius 1."""
+"""Files of one cloud or mesh each, as training and prediction read them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coc_core.errors import UserError
+from pointcloud.transforms import normalized
 
+# As many as ScanObjectNN's files have of each cloud.
+STORED_POINTS = 2048
 SUFFIXES = ('.ply', '.xyz', '.npy', '.off')
 
 
-def read_cloud(path: Path, num_points: int, seed: int) -> NDArray[np.float32]:
-    """Return a file's cloud, float32 [num_points, 3], centered at the origin and with its farthest point at 1.
+def read_points(path: Path, least: int, most: int, seed: int) -> NDArray[np.float64]:
+    """Return points of a file as they are, float64 [P, 3], in random order: scanners write neighbors one after another.
 
-    Of a mesh, points are drawn from its surface; of a cloud, as many of its points as are asked for, and where it has
-    fewer, all of them and some again. Their order is random, so that the first ones show the whole shape.
+    Of a mesh, ``most`` points are drawn from its surface. Of a cloud, all points are taken up to ``most`` of them, and
+    where it has fewer than ``least``, some again.
 
     Args:
         path: The file.
-        num_points: How many.
-        seed: Which points.
+        least: The lowest P.
+        most: The highest P.
+        seed: Which points, and which order.
 
     Raises:
-        UserError: The file cannot be read, has no points, coordinates that are no numbers, or points that are all one.
+        UserError: The file cannot be read, has no points, or coordinates that are no numbers.
     """
     rng = np.random.default_rng(seed)
     points, faces = _content(path)
@@ -36,17 +40,28 @@ def read_cloud(path: Path, num_points: int, seed: int) -> NDArray[np.float32]:
         import trimesh
 
         mesh = trimesh.Trimesh(points, faces, process=False)
-        points = trimesh.sample.sample_surface(mesh, num_points, seed=seed)[0]
+        points = trimesh.sample.sample_surface(mesh, most, seed=seed)[0]
     else:
         places = rng.permutation(len(points))
-        points = points[np.resize(places, num_points)]
-    points = rng.permutation(points)
-    points = points - (points.max(axis=0) + points.min(axis=0)) / 2
-    radius = np.linalg.norm(points, axis=1).max()
-    if radius == 0:
+        points = points[np.resize(places, np.clip(len(points), least, most))]
+    return rng.permutation(points)
+
+
+def read_cloud(path: Path, num_points: int, seed: int) -> NDArray[np.float32]:
+    """Return a file's cloud, float32 [num_points, 3], centered at the origin and with its farthest point at 1.
+
+    Args:
+        path: The file.
+        num_points: How many: see `read_points`.
+        seed: Which points.
+
+    Raises:
+        UserError: The file cannot be read, has no points, coordinates that are no numbers, or points that are all one.
+    """
+    points = read_points(path, num_points, num_points, seed)
+    if np.ptp(points, axis=0).max() == 0:
         raise UserError(f'The point file {path} shows no shape: all its points are the same. Remove it.')
-    cloud: NDArray[np.float32] = (points / radius).astype(np.float32)
-    return cloud
+    return normalized(points)
 
 
 def point_count(path: Path) -> int | None:
@@ -62,13 +77,17 @@ def point_count(path: Path) -> int | None:
 def _content(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the points, float64 [P, 3], and the triangles, [F, 3], of a file."""
     try:
+        faces = np.empty((0, 3), int)
         if path.suffix.lower() == '.npy':
-            points, faces = np.load(path, allow_pickle=False), np.empty((0, 3), int)
+            points = np.load(path, allow_pickle=False)
+        elif path.suffix.lower() in ('.xyz', '.txt'):
+            # What stands behind x, y and z are normals or colors.
+            points = np.loadtxt(path, usecols=(0, 1, 2), ndmin=2)
         else:
             points, faces = _loaded(path)
     except UserError:
         raise
-    # trimesh's readers fail in ways of their own.
+    # The readers fail in ways of their own.
     except Exception as error:
         raise UserError(f'The point file {path} cannot be read ({error}): mend or remove it.') from error
     if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] < 3:

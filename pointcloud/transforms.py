@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
+from numpy.typing import NDArray
 
 from coc_core.errors import UserError
 from pointcloud.registry import TRANSFORMS
@@ -38,6 +39,28 @@ class TakeFirstPoints:
                 f'the cloud has {len(points)} points, fewer than num_points={self.num_points}: lower that number.'
             )
         return {**sample, 'points': points[: self.num_points]}
+
+
+def normalized(points: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a cloud [P, 3] as float32, the middle of its bounding box at the origin and its farthest point at 1.
+
+    One whose points are all the same becomes zeros.
+    """
+    # In float32 a shape that lies far from the origin is lost.
+    moved = points.astype(np.float64)
+    moved -= (moved.max(axis=0) + moved.min(axis=0)) / 2
+    radius = np.linalg.norm(moved, axis=1).max()
+    cloud: NDArray[np.float32] = (moved / (radius or 1)).astype(np.float32)
+    return cloud
+
+
+@TRANSFORMS.register_module()
+class NormalizePoints:
+    """Moves a cloud to the origin and scales it to radius 1, so that place and unit of a scan do not matter."""
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Points [P, 3] -> the same, moved and scaled, float32 in an array of their own (see `normalized`)."""
+        return {**sample, 'points': normalized(sample['points'])}
 
 
 @TRANSFORMS.register_module()

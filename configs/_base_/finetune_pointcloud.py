@@ -8,16 +8,19 @@ learning rate is for `auto_scale_lr.base_batch_size` clouds, and grows with the 
 _base_ = './pointmlp_1xb32_scanobjectnn.py'
 
 num_points = 1024
+_normalize = dict(type='NormalizePoints')
 _augment = dict(type='RandomScaleShift', scale=(0.8, 1.25), shift=(-0.1, 0.1))
 _pack = dict(type='PackPoints')
 train_pipeline = [
+    _normalize,
     dict(type='TakeFirstPoints', num_points=num_points),
     _augment,
     dict(type='ShufflePoints'),
     _pack,
 ]
-test_pipeline = [dict(type='TakeFirstPoints', num_points=num_points), _pack]
+test_pipeline = [_normalize, dict(type='TakeFirstPoints', num_points=num_points), _pack]
 tta_pipeline = [
+    _normalize,
     dict(type='TakeFirstPoints', num_points=num_points),
     dict(type='TestTimeAug', transforms=[[_augment] * 10, [_pack]]),
 ]

@@ -132,6 +132,15 @@ def test_points_that_the_pipeline_does_not_take_do_not_count(cfg, tmp_path):
     assert [level for level, _ in found(cfg)] == ['error']
 
 
+def test_clouds_that_the_pipeline_moves_may_be_anywhere(cfg, tmp_path):
+    cfg.train_dataloader.dataset.pipeline = [dict(type='NormalizePoints')]
+    write(tmp_path, [0, 1, 2], np.repeat(cloud(0.05, (50, -80, 0)), 3, axis=0))
+    assert found(cfg) == []
+    write(tmp_path, [0, 1, 2], np.repeat(cloud(1, (5e5, 4.5e6, 0)), 3, axis=0))
+    ((level, what),) = found(cfg)
+    assert level == 'error' and 'so far from the origin that their coordinates have few digits left' in what
+
+
 @pytest.mark.parametrize('shape', [(0, 8, 3), (3, 0, 3)])
 def test_a_file_without_a_point_is_told(cfg, tmp_path, shape):
     write(tmp_path, np.zeros(shape[0], np.int64), np.zeros(shape, np.float32))

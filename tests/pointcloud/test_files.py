@@ -9,6 +9,7 @@ import pytest
 from coc_core.errors import UserError
 from coc_core.mm.prediction.inputs import Item
 from pointcloud.files import CloudFiles
+from pointcloud.transforms import NormalizePoints, TakeFirstPoints
 
 FILES = CloudFiles([])
 TETRAHEDRON = 'OFF\n4 4 6\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n3 0 2 3\n3 1 2 3\n'
@@ -26,7 +27,10 @@ def test_one_cloud_in_a_file(clouds, tmp_path):
     for name in ('a.npy', 'a.xyz'):
         assert not FILES.has_several(tmp_path / name)
         data = FILES.start(Item(str(tmp_path / name)))
-        assert data['points'].dtype == np.float32 and np.allclose(data['points'], clouds[0])
+        # In random order, for scanners write neighbors one after another.
+        places = np.lexsort(data['points'].T), np.lexsort(clouds[0].T)
+        assert np.allclose(data['points'][places[0]], clouds[0][places[1]])
+        assert not np.allclose(data['points'], clouds[0])
         assert FILES.columns(data) == {'points': 8} and 'gt_label' not in data
 
 
@@ -45,11 +49,11 @@ def test_several_clouds_in_a_file(clouds, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'content', 'sentence'),
     [
-        ('a.npy', b'nothing', 'cannot be read as an array'),
-        ('a.xyz', b'1 2\n3 4\n', 'cannot be read as x y z in each line'),
+        ('a.npy', b'nothing', 'cannot be read'),
+        ('a.xyz', b'1 2\n3 4\n', 'cannot be read'),
         ('a.xyz', b'1 2 3\n1 nan 3\n', 'coordinates that are no numbers'),
         ('a.xyz', b'1000000 0 0\n1000001 0 0\n', 'far from the origin'),
-        ('a.xyz', None, 'cannot be read as x y z in each line'),
+        ('a.xyz', None, 'cannot be read'),
     ],
 )
 def test_unusable_clouds(tmp_path, name, content, sentence):
@@ -57,6 +61,18 @@ def test_unusable_clouds(tmp_path, name, content, sentence):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f'{name}.* {sentence}'):
         FILES.start(Item(str(tmp_path / name)))
+
+
+def test_place_and_unit_do_not_matter_where_the_pipeline_moves_clouds(clouds, tmp_path):
+    files, step = CloudFiles([NormalizePoints(), TakeFirstPoints(16)]), NormalizePoints()
+    np.savetxt(tmp_path / 'small.xyz', clouds[0])
+    np.savetxt(tmp_path / 'in meters.xyz', clouds[0].astype(np.float64) * 40 + [500_000, 4_500_000, 30], fmt='%.9f')
+    small, moved = (step(files.start(Item(str(tmp_path / f'{name}.xyz'))))['points'] for name in ('small', 'in meters'))
+    assert len(small) == 16 and moved.dtype == np.float32
+    assert np.allclose(small, moved, atol=1e-6) and np.isclose(np.linalg.norm(small, axis=1).max(), 1)
+    several = (clouds[0] + np.float32(4_500_000)).astype(np.float32)
+    with pytest.raises(UserError, match='so far from the origin that their coordinates have few digits left'):
+        files.start(Item('a.h5', 0, several))
 
 
 def test_unusable_files_of_several(clouds, tmp_path):
@@ -76,9 +92,7 @@ def test_meshes(tmp_path):
     path = tmp_path / 'mesh.off'
     path.write_text(TETRAHEDRON)
     if find_spec('trimesh') is None:
-        with pytest.raises(
-            UserError, match=r'mesh.off needs the package trimesh to be read: run `pip install trimesh`'
-        ):
+        with pytest.raises(UserError, match=r'mesh.off needs trimesh: run `make setup`, or `pip install trimesh`'):
             FILES.start(Item(str(path)))
         return
     first, again = (FILES.start(Item(str(path)))['points'] for _ in range(2))

@@ -304,7 +304,7 @@ class TestPointCloud:
         own_data.hdf5(tmp_path / 'clouds.h5')
         cfg = write('pointcloud', 'clouds.h5', classes=['cube', 'sphere'])
         assert cfg.train_dataloader.dataset.validation.keep == 'train' and cfg.classes == ['cube', 'sphere']
-        assert cfg.num_points == 256 == cfg.train_pipeline[0].num_points == cfg.tta_pipeline[0].num_points
+        assert cfg.num_points == 256 == cfg.train_pipeline[1].num_points == cfg.tta_pipeline[1].num_points
         assert cfg.model.backbone.anchors == (128, 64, 32, 16)
 
     def test_files_of_training_and_test_are_a_pair(self, tmp_path, write):
