@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import mmseg
 from mmengine.config import Config
+from torch import nn
 
 from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
@@ -39,6 +40,12 @@ class SegmentationTask(Task):
         from mmseg_plugin.predictions import PixelPredictions
 
         return PixelPredictions
+
+    def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
+        """Return the whole segmenter."""
+        from mmseg_plugin.export import PixelLogits
+
+        return PixelLogits(model).eval(), ['logits']
 
     def dump_predictions(self, cfg: Config, out: str) -> None:
         """Have the metrics write label maps into a folder, as mmseg's own tool does."""

@@ -136,7 +136,11 @@ class Task:
         return None
 
     def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
-        """Return what is exported of a model, and the names of its outputs: here the backbone with its maps."""
+        """Return what is exported of a model, and the names of its outputs: here `backbone_part`."""
+        return self.backbone_part(model)
+
+    def backbone_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
+        """Return the backbone of a model for images, and the names of its maps."""
         indices = getattr(model.backbone, 'out_indices', range(4))
         return model.backbone, [f'stage{index}' for index in indices]  # type: ignore[return-value, union-attr]
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Write a trained model for other runtimes: `python tools/deployment/export_onnx.py CONFIG CHECKPOINT --out FILE`.
 
-FILE.onnx is checked against PyTorch with ONNX Runtime and timed; FILE.pt2 is a program of `torch.export`. A classifier
-is exported whole, of detection and segmentation the backbone. The batch is dynamic, image size and number of points
-are fixed. The graph holds plain operators only.
+FILE.onnx is checked against PyTorch with ONNX Runtime and timed; FILE.pt2 is a program of `torch.export`. Classifiers
+and segmenters are exported whole, of a detector the backbone: how many boxes it finds depends on the image, which
+mmdet decides in Python. The batch is dynamic, image size and number of points are fixed. The graph holds plain
+operators only.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def parse_args() -> argparse.Namespace:
         help='height and width of the images, or one number for both; number of points of a cloud '
         "(default: the config's test pipeline; detection and segmentation have none)",
     )
+    parser.add_argument('--backbone', action='store_true', help='the backbone alone, with its maps as outputs')
     parser.add_argument('--opset', type=int, default=20, help='version of the ONNX operators (default: 20)')
     add_config_options(parser)
     return parser.parse_args()
@@ -72,7 +74,7 @@ def export(args: argparse.Namespace) -> None:
     model = build_model(cfg, args.config).eval()
     print(checkpoints.load(model, args.checkpoint))
     set_implementation(model, 'plain')
-    module, names = task.exported_part(model)
+    module, names = task.backbone_part(model) if args.backbone else task.exported_part(model)
     torch.manual_seed(0)
     # It tells what it could not simplify.
     logging.getLogger('onnxscript').setLevel(logging.ERROR)

@@ -71,10 +71,28 @@ def test_a_dense_backbone_gives_its_golden_maps(golden, tmp_path):
     model.backbone.load_state_dict(from_official(case.published_state_dict('dense_coc_small')))
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'a.pth')
     images = case.image().float()
-    out = run(SEGMENTER, tmp_path / 'a.pth', '--out', tmp_path / 'a.onnx', '--size', *images.shape[2:])
+    out = run(SEGMENTER, tmp_path / 'a.pth', '--out', tmp_path / 'a.onnx', '--size', *images.shape[2:], '--backbone')
     assert 'agrees with PyTorch to' in out
     maps = outputs(tmp_path / 'a.onnx', images)
     assert_close(maps, [case.expected[f'stage{i}'].float() for i in range(4)], rtol=1e-4, atol=1e-4)
+
+
+def test_a_segmenter_gives_the_logits_of_every_pixel(tmp_path):
+    cfg = Config.fromfile(SEGMENTER)
+    init_default_scope('mmseg')
+    cfg.model.backbone.init_cfg = None
+    replace_sync_batch_norm(cfg.model)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).eval()
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'a.pth')
+    out = run(SEGMENTER, tmp_path / 'a.pth', '--out', tmp_path / 'a.onnx', '--size', 64, 96)
+    assert 'outputs: logits' in out
+    images = torch.randn(3, 3, 64, 96)
+    with torch.no_grad():
+        expected = model.encode_decode(images, [dict(img_shape=(64, 96))] * 3)
+    (logits,) = outputs(tmp_path / 'a.onnx', images)
+    assert logits.shape == (3, 150, 64, 96)
+    assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_point_cloud_model_is_exported_for_a_fixed_number_of_points(tmp_path):
