@@ -15,6 +15,7 @@ from coc_core.mm.doctor.findings import OK, WRONG, Finding, one_line
 from coc_core.mm.doctor.shapes import Shape
 from coc_core.ops import cluster, plain
 from coc_core.ops.regions import DENOMINATORS, region_size
+from coc_core.ops.triton.trial import is_dead
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ALPHA, BETA = 1.7, -0.3
@@ -163,14 +164,3 @@ def compare_all(wanted: Sequence[Case], impl: str, device: torch.device, seconds
     else:
         says = f'impl={impl!r} equals plain PyTorch in float64, twice bit for bit, in {count["cases"]} cases; {ties}'
         yield Finding('equality', says + later, OK, facts)
-
-
-def is_dead(device: torch.device) -> bool:
-    """Tell whether a GPU refuses all further calls of this process, as after an illegal access."""
-    if device.type != 'cuda':
-        return False
-    try:
-        torch.cuda.synchronize(device)
-    except RuntimeError:
-        return True
-    return False

@@ -32,7 +32,7 @@ SPEED_BATCH = 64
 def examine(*, on_gpu: bool) -> Iterator[Finding]:
     """Yield what is found of everything, as it is found; with ``on_gpu`` also what the kernels do on a GPU."""
     yield from findings(PROBES)
-    if on_gpu and _has_cuda():
+    if on_gpu and _has_kernels():
         yield from examine_operator('triton', 'cuda')
 
 
@@ -59,17 +59,19 @@ def examine_operator(impl: str, device: str, seconds: float = COMPARE_SECONDS) -
         Probe('one bad point', partial(launching.bad_point, impl, place, few)),
         *([Probe('side stream', partial(launching.side_stream, impl, place, few))] if place.type == 'cuda' else []),
         *([Probe('CUDA graph', partial(launching.graph_replay, impl, place, few))] if place.type == 'cuda' else []),
-        Probe('mmcv on the GPU', partial(launching.detection_operators, place)),
+        Probe('RoIAlign, nms', partial(launching.detection_operators, place)),
         Probe('speed', partial(launching.speed, impl, place, timed)),
     ]
     yield from findings(probes)
 
 
-def _has_cuda() -> bool:
+def _has_kernels() -> bool:
+    """Tell whether there is a GPU that the kernels are for; what it lacks else has been told."""
     try:
         import torch
 
-        return torch.cuda.is_available()
+        from coc_core.ops.triton import trial
+
+        return torch.cuda.is_available() and not trial.lacks(torch.cuda.current_device())
     except Exception:
-        # What is wrong with it has been told.
         return False

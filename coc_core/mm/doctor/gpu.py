@@ -119,10 +119,23 @@ def _belonging() -> Iterator[Finding]:
     elif os.environ.get('TRITON_INTERPRET') == '1':
         yield Finding('kernels', 'TRITON_INTERPRET=1 runs them on the CPU: `unset TRITON_INTERPRET`', WRONG)
     else:
-        missing = compilers.missing_for_triton()
-        yield Finding('kernels', missing or 'Triton can build its launcher', WRONG if missing else OK)
+        yield _kernels()
     if find_spec('mmcv') is not None and find_spec('mmcv._ext') is not None:
         yield _mmcv_cuda()
+
+
+def _kernels() -> Finding:
+    import torch
+
+    from coc_core.ops.triton import trial
+
+    missing = compilers.missing_for_triton()
+    if missing:
+        return Finding('kernels', missing, WRONG)
+    lacking = [sentence for sentence in map(trial.lacks, range(torch.cuda.device_count())) if sentence]
+    if lacking:
+        return Finding('kernels', f'{lacking[0]} Plain PyTorch runs, and nothing is compared below.', NOTE)
+    return Finding('kernels', 'what Triton needs to launch them is there', OK)
 
 
 def _mmcv_cuda() -> Finding:

@@ -114,9 +114,9 @@ def detection_operators(device: torch.device) -> Iterator[Finding]:
         wrong.append('nms')
     if wrong:
         says = f"{' and '.join(wrong)} of mmcv differ from the CPU's: `FORCE_CUDA=1 make setup` compiles them anew"
-        yield Finding('mmcv on the GPU', says, WRONG)
+        yield Finding('RoIAlign, nms', says, WRONG)
     else:
-        yield Finding('mmcv on the GPU', 'RoIAlign and nms are those of the CPU', OK)
+        yield Finding('RoIAlign, nms', 'RoIAlign and nms are those of the CPU', OK)
 
 
 def speed(impl: str, device: torch.device, shapes: Sequence[Shape]) -> Iterator[Finding]:

@@ -2,8 +2,9 @@
 
 Nothing of the size of centers times points leaves the chip. A region of some hundred points is handled by one
 program, which reads every input once; a larger one is cut into chunks, and f and v are then read twice at most.
-`operator` registers it with PyTorch, `launch` and `plan` decide how kernels are launched, `forward` and `backward`
-are the kernels. Triton is imported when a kernel is first launched: without it all else works.
+`operator` registers it with PyTorch, `trial` finds out whether it runs here, `launch` and `plan` decide how kernels are
+launched, `forward` and `backward` are the kernels. Triton is imported when a kernel is first launched: without it all
+else works.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from torch import Tensor
 from coc_core.ops.linear import fold_scale
 from coc_core.ops.regions import Grid, as_pair, region_size
 from coc_core.ops.triton import operator
+from coc_core.ops.triton.launch import Problem, problem_of
 from coc_core.ops.triton.plan import MAX_CENTERS, MAX_DIM
+from coc_core.ops.triton.trial import refusal
 
-__all__ = ['MAX_CENTERS', 'MAX_DIM', 'cluster', 'mix']
+__all__ = ['MAX_CENTERS', 'MAX_DIM', 'cluster', 'mix', 'problem_of', 'problem_of_layer', 'refusal']
 
 
 def cluster(points_BHWKD: Tensor, values_BHWKD: Tensor, alpha: Tensor, beta: Tensor, **options: Any) -> Tensor:
@@ -35,6 +38,16 @@ def cluster(points_BHWKD: Tensor, values_BHWKD: Tensor, alpha: Tensor, beta: Ten
 def _plain_options(center_grid: Grid, region_grid: Grid, denominator: str) -> tuple[int, int, int, int, bool]:
     """Return what the registered operators take: no pairs."""
     return *as_pair(center_grid, 'center_grid'), *as_pair(region_grid, 'region_grid'), denominator == 'count'
+
+
+def problem_of_layer(mixer: Any, x_BHWC: Tensor) -> Problem | None:
+    """Return the sizes of what `mix` launches; None of what is no map, or does not divide into regions."""
+    regions, centers = as_pair(mixer.region_grid, 'region_grid'), as_pair(mixer.center_grid, 'center_grid')
+    if x_BHWC.ndim != 4 or x_BHWC.shape[1] % regions[0] or x_BHWC.shape[2] % regions[1]:
+        return None
+    size = x_BHWC.shape[1] // regions[0], x_BHWC.shape[2] // regions[1]
+    dims = mixer.head_dim, mixer.head_dim
+    return Problem(len(x_BHWC), mixer.heads, *regions, *size, *centers, *dims, mixer.denominator == 'count')
 
 
 def mix(mixer: Any, x_BHWC: Tensor, scale: Tensor | None = None) -> Tensor:

@@ -5,10 +5,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from coc_core.mm.doctor import gpu
+from coc_core.mm.doctor import examination, gpu
 from coc_core.mm.doctor.findings import NOTE, OK, WRONG
+from coc_core.ops.triton import trial
 
 ALL = ['sm_75', 'sm_80', 'sm_86', 'sm_90', 'sm_100', 'sm_120']
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    """What is pretended of a GPU is remembered for a process."""
+    yield
+    trial._lacks.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +59,7 @@ def pretend_cuda(monkeypatch, capability=(9, 0), version='13.0'):
         get_device_capability=capability,
     ).items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, lambda *a, value=value: value)
+    trial._lacks.cache_clear()
     monkeypatch.setattr(torch.distributed, 'is_nccl_available', lambda: True)
     monkeypatch.setattr(torch.cuda.nccl, 'version', lambda: (2, 27, 3))
 
@@ -93,6 +102,21 @@ def test_a_gpu_with_all_that_belongs_to_it(monkeypatch, tmp_path):
     assert told['GPU 0'].says == 'NVIDIA H100 80GB HBM3, capability 9.0, 80 GiB, 227 KiB shared memory per block'
     assert told['driver'].says == '550.54.15; NCCL 2.27.3' and told['driver'].facts['nccl'] == [2, 27, 3]
     assert told['kernels'].state == OK
+
+
+@pytest.mark.filterwarnings('ignore:The kernels need a GPU')
+def test_a_gpu_that_kernels_are_not_for(monkeypatch, tmp_path):
+    pretend_driver(monkeypatch, tmp_path)
+    pretend_cuda(monkeypatch, (7, 5))
+    monkeypatch.setenv('TRITON_INTERPRET', '0')
+    monkeypatch.setattr(gpu.compilers, 'missing_for_triton', lambda: '')
+    told = found()
+    assert told['GPU 0'].state == OK and told['kernels'].state == NOTE
+    assert 'capability 8.0, and this one has 7.5' in told['kernels'].says
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
+    assert not examination._has_kernels()
+    pretend_cuda(monkeypatch)
+    assert examination._has_kernels()
 
 
 def test_what_is_wrong_around_a_gpu(monkeypatch, tmp_path):

@@ -206,7 +206,7 @@ def test_the_examination_of_a_device(monkeypatch):
 
 def test_what_runs_on_a_gpu_is_asked_for(monkeypatch):
     monkeypatch.setattr(examination, 'PROBES', ())
-    monkeypatch.setattr(examination, '_has_cuda', lambda: True)
+    monkeypatch.setattr(examination, '_has_kernels', lambda: True)
     monkeypatch.setattr(examination, 'examine_operator', lambda impl, device: [(impl, device)])
     assert list(examination.examine(on_gpu=True)) == [('triton', 'cuda')]
     assert list(examination.examine(on_gpu=False)) == []
