@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from coc_core.errors import UserError
-from coc_core.ops import plain, triton
+from coc_core.ops import plain
 from coc_core.ops.context import traced_by
 from coc_core.ops.dispatch import Call, check_impl, implementations, serve
 from coc_core.ops.explanation import explain, set_implementation
 from coc_core.ops.regions import Grid, as_pair, check_denominator, region_size
+from coc_core.ops.triton import launch
 
 __all__ = [
     'assign', 'check_denominator', 'check_impl', 'cluster', 'explain', 'implementations', 'set_implementation',
@@ -74,7 +75,7 @@ def cluster(
     rows, cols = as_pair(center_grid, 'center_grid')
     dim = max(points.shape[-1], values.shape[-1])
     call = Call(points.device.type, points.dtype, traced_by(points), rows * cols, dim)
-    problem = partial(triton.problem_of, points, values, (rows, cols), regions, denominator == 'count')
+    problem = partial(launch.problem_of, points, values, (rows, cols), regions, denominator == 'count')
     row, _ = serve('cluster', impl, call, points.device, problem)
     return row.function(
         points, values, alpha, beta, center_grid=center_grid, region_grid=region_grid, denominator=denominator

@@ -22,6 +22,7 @@ from coc_core.ops import mlp, norm, plain, reference, triton
 from coc_core.ops.context import autocast_dtype, traced_by
 from coc_core.ops.cpu import mixer as cpu_mixer
 from coc_core.ops.cpu import slabs
+from coc_core.ops.triton import trial
 
 _INSTEAD = "choose impl='auto', or 'plain', which runs everywhere"
 _TRITON = find_spec('triton') is not None
@@ -185,7 +186,7 @@ def serve(operation: str, impl: str, call: Call, device: torch.device, problem: 
     row = select(operation, impl, call)
     if impl != 'auto' or row.name != 'triton' or not row.max_dim:
         return row, ''
-    refusal = triton.refusal(device, call.dtype, None if call.traced_by else problem())
+    refusal = trial.refusal(device, call.dtype, None if call.traced_by else problem())
     return (plain_row(operation), refusal) if refusal else (row, '')
 
 
@@ -221,7 +222,7 @@ def choose(layer: Any, x: Tensor) -> Choice:
         # While torch.fx traces, the input has neither device nor type.
         call = Call('', torch.float32, traced, *layer.sizes)
         return Choice(select(layer.operation, layer.impl, call), f'for {traced}')
-    row, refusal = serve(layer.operation, layer.impl, call, x.device, partial(triton.problem_of_layer, layer, x))
+    row, refusal = serve(layer.operation, layer.impl, call, x.device, partial(trial.problem_of_layer, layer, x))
     return Choice(row, refusal or (f'for {traced}' if traced else f'{_word(call.dtype)} on {call.device}'))
 
 

@@ -18,11 +18,9 @@ from torch import Tensor
 from coc_core.ops.linear import fold_scale
 from coc_core.ops.regions import Grid, as_pair, region_size
 from coc_core.ops.triton import operator
-from coc_core.ops.triton.launch import Problem, problem_of
 from coc_core.ops.triton.plan import MAX_CENTERS, MAX_DIM
-from coc_core.ops.triton.trial import refusal
 
-__all__ = ['MAX_CENTERS', 'MAX_DIM', 'cluster', 'mix', 'problem_of', 'problem_of_layer', 'refusal']
+__all__ = ['MAX_CENTERS', 'MAX_DIM', 'cluster', 'mix']
 
 
 def cluster(points_BHWKD: Tensor, values_BHWKD: Tensor, alpha: Tensor, beta: Tensor, **options: Any) -> Tensor:
@@ -38,16 +36,6 @@ def cluster(points_BHWKD: Tensor, values_BHWKD: Tensor, alpha: Tensor, beta: Ten
 def _plain_options(center_grid: Grid, region_grid: Grid, denominator: str) -> tuple[int, int, int, int, bool]:
     """Return what the registered operators take: no pairs."""
     return *as_pair(center_grid, 'center_grid'), *as_pair(region_grid, 'region_grid'), denominator == 'count'
-
-
-def problem_of_layer(mixer: Any, x_BHWC: Tensor) -> Problem | None:
-    """Return the sizes of what `mix` launches; None of what is no map, or does not divide into regions."""
-    regions, centers = as_pair(mixer.region_grid, 'region_grid'), as_pair(mixer.center_grid, 'center_grid')
-    if x_BHWC.ndim != 4 or x_BHWC.shape[1] % regions[0] or x_BHWC.shape[2] % regions[1]:
-        return None
-    size = x_BHWC.shape[1] // regions[0], x_BHWC.shape[2] // regions[1]
-    dims = mixer.head_dim, mixer.head_dim
-    return Problem(len(x_BHWC), mixer.heads, *regions, *size, *centers, *dims, mixer.denominator == 'count')
 
 
 def mix(mixer: Any, x_BHWC: Tensor, scale: Tensor | None = None) -> Tensor:

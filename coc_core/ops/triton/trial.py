@@ -11,10 +11,13 @@ import itertools
 import subprocess
 import warnings
 from functools import cache
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from coc_core import compilers
+from coc_core.ops.regions import as_pair
 from coc_core.ops.triton import launch, plan
 from coc_core.ops.triton.launch import Problem
 
@@ -39,6 +42,16 @@ def refusal(device: torch.device, dtype: torch.dtype, problem: Problem | None) -
     if lacking or problem is None or _capturing(device):
         return lacking
     return _tried(device, dtype, kind_of(problem, dtype))
+
+
+def problem_of_layer(mixer: Any, x_BHWC: Tensor) -> Problem | None:
+    """Return the sizes of what a clustering layer launches; None of no map, or of one that regions do not divide."""
+    regions, centers = as_pair(mixer.region_grid, 'region_grid'), as_pair(mixer.center_grid, 'center_grid')
+    if x_BHWC.ndim != 4 or x_BHWC.shape[1] % regions[0] or x_BHWC.shape[2] % regions[1]:
+        return None
+    size = x_BHWC.shape[1] // regions[0], x_BHWC.shape[2] // regions[1]
+    dims = mixer.head_dim, mixer.head_dim
+    return Problem(len(x_BHWC), mixer.heads, *regions, *size, *centers, *dims, mixer.denominator == 'count')
 
 
 def kind_of(problem: Problem, dtype: torch.dtype) -> Problem:
