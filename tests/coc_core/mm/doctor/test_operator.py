@@ -121,6 +121,16 @@ def test_points_near_a_tie_are_left_out(monkeypatch):
     assert not keep.any() and (near, groups) == (8 * 8 * 2, 8)
 
 
+def test_a_group_that_is_left_out_decides_nothing(monkeypatch):
+    factor = torch.ones(1, 8, 8, 2, 1)
+    factor[0, :4, :4, 0] = 2
+    pretend(monkeypatch, lambda *a, **options: factor * cluster(*a, **options, impl='plain'))
+    case = Case(TINY, torch.float32, 'count')
+    assert 'the output is off by' in comparison.compare(case, 'mine', CPU).wrong
+    monkeypatch.setattr(comparison, '_clear', lambda case, both: (factor.eq(1).float(), 1, 1))
+    assert comparison.compare(case, 'mine', CPU) == ('', 1, 1)
+
+
 def test_what_is_left_for_want_of_time_is_told():
     finding = only(comparison.compare_all(comparison.cases([TINY]), 'plain', CPU, -1))
     assert finding.state == OK and '6 more were left for want of time' in finding.says
