@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from functools import partial
 
@@ -33,6 +34,7 @@ def examine(*, on_gpu: bool) -> Iterator[Finding]:
     """Yield what is found of everything, as it is found; with ``on_gpu`` also what the kernels do on a GPU."""
     yield from findings(PROBES)
     if on_gpu and _has_kernels():
+        print(f'The kernels are compared with plain PyTorch: some {COMPARE_SECONDS + 30:.0f} s.', file=sys.stderr)
         yield from examine_operator('triton', 'cuda')
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 OK, NOTE, WRONG = 'ok', 'note', 'WRONG'
@@ -97,9 +97,9 @@ def _scrub(value: Any) -> Any:
 
 
 def _person() -> tuple[str, str]:
+    # A container's user may have neither.
     try:
         user = getpass.getuser()
     except (OSError, KeyError):
-        # A container's user may have no name.
         user = ''
-    return str(Path.home()), user
+    return os.path.expanduser('~'), user

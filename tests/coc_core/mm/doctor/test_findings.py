@@ -2,7 +2,6 @@
 
 import getpass
 import json
-from pathlib import Path
 
 import pytest
 
@@ -31,7 +30,7 @@ def test_home_and_user_are_not_told(monkeypatch, user):
         return user
 
     monkeypatch.setattr(getpass, 'getuser', name)
-    monkeypatch.setattr(Path, 'home', lambda: Path('/home/maria'))
+    monkeypatch.setenv('HOME', '/home/maria')
     facts = {'paths': ['/home/maria/x', '/home/maria'], 'other': '/home/marianne/x', 'number': 3}
     (found,) = findings([Probe('p', lambda: [Finding('p', 'no /home/maria/a, /scratch/maria/b', OK, facts)])])
     assert found.facts == {'paths': ['~/x', '~'], 'other': '/home/marianne/x', 'number': 3}
