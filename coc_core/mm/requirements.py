@@ -44,13 +44,13 @@ def check_openmmlab(*packages: str) -> None:
     """
     wanted = dict.fromkeys(packages)
     if _DISTRIBUTIONS.keys() & wanted:
-        _check_one_family()
+        check_one_family()
         wanted = dict.fromkeys(['mmengine', *(['mmcv'] if _NEED_MMCV.intersection(packages) else []), *packages])
     for name in wanted:
         if find_spec(name) is None:
-            raise MissingPackage(f'{name} is not installed: run `make setup` or `{_install_command(name)}`.')
+            raise MissingPackage(f'{name} is not installed: run `make setup` or `{install_command(name)}`.')
     if _NEED_OPERATORS.intersection(packages):
-        _check_operators()
+        check_operators()
 
 
 def _installed(requirement: str) -> bool:
@@ -62,7 +62,18 @@ def _installed(requirement: str) -> bool:
     return not summary.startswith('Alias of onedl-')
 
 
-def _check_one_family() -> None:
+def installed_distribution(package: str) -> str | None:
+    """Return name and version of the distribution that an OpenMMLab package comes from, None where it is missing."""
+    names = [requirement.split('==')[0] for requirement in _DISTRIBUTIONS[package]]
+    return next((f'{name} {metadata.version(name)}' for name in names if _installed(name)), None)
+
+
+def check_one_family() -> None:
+    """Check that packages of one family alone are installed.
+
+    Raises:
+        MissingPackage: Packages of both are.
+    """
     onedl = [pair[0].split('==')[0] for pair in _DISTRIBUTIONS.values() if _installed(pair[0])]
     upstream = [pair[1].split('==')[0] for pair in _DISTRIBUTIONS.values() if _installed(pair[1])]
     upstream += ['mmcv-lite'] if _installed('mmcv-lite') else []
@@ -77,7 +88,12 @@ def _check_one_family() -> None:
     )
 
 
-def _check_operators() -> None:
+def check_operators() -> None:
+    """Check that mmcv has its compiled operators, and that they fit the installed torch.
+
+    Raises:
+        MissingPackage: They are missing or unusable.
+    """
     try:
         import_module('mmcv._ext')
     except ModuleNotFoundError as error:
@@ -95,7 +111,8 @@ def _check_operators() -> None:
         ) from error
 
 
-def _install_command(name: str) -> str:
+def install_command(name: str) -> str:
+    """Return the command that installs a package, an OpenMMLab one in the family that is there."""
     if name not in _DISTRIBUTIONS:
         return f'pip install {name}'
     requirement = _DISTRIBUTIONS[name][_family()]
@@ -106,7 +123,7 @@ def _install_command(name: str) -> str:
 def _rebuild_commands() -> str:
     present = [name for name in ('mmcv-lite', 'mmcv', 'onedl-mmcv') if _installed(name)]
     removal = f'`pip uninstall -y {" ".join(present)}` and then ' if present else ''
-    return f'{removal}`{_install_command("mmcv")}`'
+    return f'{removal}`{install_command("mmcv")}`'
 
 
 def _family() -> int:

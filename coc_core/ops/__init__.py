@@ -6,15 +6,18 @@ fast and compute the same.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from coc_core.errors import UserError
 from coc_core.ops import plain
 from coc_core.ops.context import traced_by
-from coc_core.ops.dispatch import Call, check_impl, implementations, select
+from coc_core.ops.dispatch import Call, check_impl, implementations, serve
 from coc_core.ops.explanation import explain, set_implementation
 from coc_core.ops.regions import Grid, as_pair, check_denominator, region_size
+from coc_core.ops.triton import launch
 
 __all__ = [
     'assign', 'check_denominator', 'check_impl', 'cluster', 'explain', 'implementations', 'set_implementation',
@@ -68,10 +71,12 @@ def cluster(
     check_denominator(denominator)
     check_impl(impl)
     region_size(points, region_grid)
+    regions = as_pair(region_grid, 'region_grid')
     rows, cols = as_pair(center_grid, 'center_grid')
     dim = max(points.shape[-1], values.shape[-1])
     call = Call(points.device.type, points.dtype, traced_by(points), rows * cols, dim)
-    row = select('cluster', impl, call)
+    problem = partial(launch.problem_of, points, values, (rows, cols), regions, denominator == 'count')
+    row, _ = serve('cluster', impl, call, points.device, problem)
     return row.function(
         points, values, alpha, beta, center_grid=center_grid, region_grid=region_grid, denominator=denominator
     )

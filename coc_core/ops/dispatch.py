@@ -2,7 +2,8 @@
 
 A layer asks `choose` in every forward. The first row of `TABLE` that fits is taken: with ``impl='auto'`` any row, with
 another name the row of that name. A layer whose mathematics was changed, by a subclass or by other parts, is served by
-its own steps: fused code computes what the stock layer does.
+its own steps: fused code computes what the stock layer does. With ``impl='auto'`` Triton's kernels are tried before
+they serve: see ``coc_core/ops/triton/trial.py``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from coc_core.ops import mlp, norm, plain, reference, triton
 from coc_core.ops.context import autocast_dtype, traced_by
 from coc_core.ops.cpu import mixer as cpu_mixer
 from coc_core.ops.cpu import slabs
+from coc_core.ops.triton import trial
 
 _INSTEAD = "choose impl='auto', or 'plain', which runs everywhere"
 _TRITON = find_spec('triton') is not None
@@ -168,6 +170,26 @@ def select(operation: str, impl: str, call: Call) -> Row:
     return row
 
 
+def serve(operation: str, impl: str, call: Call, device: torch.device, problem: Callable[[], Any]) -> tuple[Row, str]:
+    """Return the row that serves a call, and why it is plain PyTorch where Triton's kernels do not run on the device.
+
+    Args:
+        operation: A key of `TABLE`.
+        impl: As in `select`; what is asked for by name is not tried before.
+        call: What decides.
+        device: Of the input.
+        problem: Gives the ``Problem`` that the kernels would be launched for, or None where there is nothing to launch.
+
+    Raises:
+        UserError: As in `select`.
+    """
+    row = select(operation, impl, call)
+    if impl != 'auto' or row.name != 'triton' or not row.max_dim:
+        return row, ''
+    refusal = trial.refusal(device, call.dtype, None if call.traced_by else problem())
+    return (plain_row(operation), refusal) if refusal else (row, '')
+
+
 def plain_row(operation: str) -> Row:
     """Return the row of plain PyTorch, which takes every call."""
     return next(row for row in TABLE[operation] if row.name == 'plain')
@@ -199,8 +221,9 @@ def choose(layer: Any, x: Tensor) -> Choice:
     else:
         # While torch.fx traces, the input has neither device nor type.
         call = Call('', torch.float32, traced, *layer.sizes)
-    row = select(layer.operation, layer.impl, call)
-    return Choice(row, f'for {traced}' if traced else f'{_word(call.dtype)} on {call.device}')
+        return Choice(select(layer.operation, layer.impl, call), f'for {traced}')
+    row, refusal = serve(layer.operation, layer.impl, call, x.device, partial(trial.problem_of_layer, layer, x))
+    return Choice(row, refusal or (f'for {traced}' if traced else f'{_word(call.dtype)} on {call.device}'))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -2,8 +2,9 @@
 
 Nothing of the size of centers times points leaves the chip. A region of some hundred points is handled by one
 program, which reads every input once; a larger one is cut into chunks, and f and v are then read twice at most.
-`operator` registers it with PyTorch, `launch` and `plan` decide how kernels are launched, `forward` and `backward`
-are the kernels. Triton is imported when a kernel is first launched: without it all else works.
+`operator` registers it with PyTorch, `trial` finds out whether it runs here, `launch` and `plan` decide how kernels are
+launched, `forward` and `backward` are the kernels. Triton is imported when a kernel is first launched: without it all
+else works.
 """
 
 from __future__ import annotations

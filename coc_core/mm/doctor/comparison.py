@@ -1,0 +1,166 @@
+"""Whether an implementation of the operator computes on this machine what plain PyTorch computes in float64."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from coc_core.mm.doctor.findings import OK, WRONG, Finding, one_line
+from coc_core.mm.doctor.shapes import Shape
+from coc_core.ops import cluster, plain
+from coc_core.ops.regions import DENOMINATORS, region_size
+from coc_core.ops.triton.trial import is_dead
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ALPHA, BETA = 1.7, -0.3
+# Two centers whose z differ by less may change places by rounding in float32.
+NEAR_TIE = 4e-6
+# Of float32, beside twice the error that plain PyTorch has in the same precision.
+ROUNDING = 1e-5
+NAMES = ('the output', 'the gradient of points', 'the gradient of values', "alpha's gradient", "beta's gradient")
+SHOWN = 5
+
+
+class Case(NamedTuple):
+    """What is compared."""
+
+    shape: Shape
+    dtype: torch.dtype
+    denominator: str
+
+    def __str__(self) -> str:
+        return f'{self.shape}, {str(self.dtype).removeprefix("torch.")}, denominator {self.denominator!r}'
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `coc_core.ops.cluster` is called with."""
+        grids = dict(center_grid=self.shape.center_grid, region_grid=self.shape.region_grid)
+        return dict(**grids, denominator=self.denominator)
+
+
+class Outcome(NamedTuple):
+    """What came of a case: '' where all is well, the points near a tie, and the groups that were left out for them."""
+
+    wrong: str
+    near_ties: int = 0
+    left_out: int = 0
+
+
+class Inputs(NamedTuple):
+    """Points and values as a projection makes them, halves of one tensor, and a gradient of the output."""
+
+    both: Tensor
+    upstream: Tensor
+
+
+def cases(shapes: Sequence[Shape]) -> list[Case]:
+    """Return every shape in every precision and with both denominators, the one of today's weights first."""
+    return [Case(shape, dtype, d) for d, shape, dtype in itertools.product(DENOMINATORS, shapes, DTYPES)]
+
+
+def inputs_of(case: Case, device: torch.device, seed: int = 0) -> Inputs:
+    """Return random inputs, the same for each device."""
+    _, batch, height, width, heads, dim, *_ = case.shape
+    generator = torch.Generator().manual_seed(seed)
+    both = torch.randn(batch, height, width, 2, heads, dim, generator=generator)
+    upstream = torch.randn(batch, height, width, heads, dim, generator=generator)
+    return Inputs(both.to(device, case.dtype), upstream.to(device, case.dtype))
+
+
+def results(case: Case, inputs: Inputs, impl: str, dtype: torch.dtype | None = None) -> list[Tensor]:
+    """Return the output and the gradients of points, values, alpha and beta, in ``dtype`` or the case's precision."""
+    both, upstream = (x.to(dtype or case.dtype) for x in inputs)
+    points, values = (x.detach().requires_grad_() for x in both.unbind(3))
+    of_scalars = torch.promote_types(both.dtype, torch.float32)
+    # Filled on the device: while a CUDA graph is captured nothing may be copied to it.
+    options: dict[str, Any] = dict(dtype=of_scalars, device=both.device, requires_grad=True)
+    alpha, beta = (torch.full((1,), x, **options) for x in (ALPHA, BETA))
+    out = cluster(points, values, alpha, beta, impl=impl, **case.options)
+    return [out.detach(), *torch.autograd.grad(out, [points, values, alpha, beta], upstream)]
+
+
+def compare(case: Case, impl: str, device: torch.device) -> Outcome:
+    """Compare output and gradients with plain PyTorch in float64, and a second run with the first, bit by bit.
+
+    A point that is as near to one center as to another may join either by rounding, which changes its whole cluster:
+    the groups of such points are left out, of the output and by a gradient of zero of all others.
+    """
+    both, upstream = inputs_of(case, device)
+    keep, near_ties, left_out = _clear(case, both)
+    inputs = Inputs(both, upstream * keep)
+    got, again = results(case, inputs, impl), results(case, inputs, impl)
+    wrong = [name for name, g, a in zip(NAMES, got, again, strict=True) if not _same_bits(g, a)]
+    if wrong:
+        return Outcome(f'a second run has other bits in {wrong[0]}', near_ties, left_out)
+    exact, rounded = results(case, inputs, 'plain', torch.float64), results(case, inputs, 'plain')
+    for each in (got, exact, rounded):
+        each[0] = each[0] * keep
+    for name, g, r, e in zip(NAMES, got, rounded, exact, strict=True):
+        # Terms of a sum over all points cancel out, their rounding does not.
+        scale = max(1.0, float(e.abs().max()), float(upstream.numel()) ** 0.5 if e.numel() == 1 else 0.0)
+        error, allowed = _largest(g, e), 2 * _largest(r, e) + ROUNDING * scale
+        # Not finite is not equal.
+        if not error <= allowed:
+            return Outcome(f'{name} is off by {error:.1e}, where rounding explains {allowed:.1e}', near_ties, left_out)
+    return Outcome('', near_ties, left_out)
+
+
+def _clear(case: Case, both: Tensor) -> tuple[Tensor, int, int]:
+    """Return which groups have no point near a tie, as a map of ones and zeros; such points; their groups."""
+    points = both.select(3, 0).double()
+    alpha, beta = (torch.tensor([x], dtype=torch.float64, device=both.device) for x in (ALPHA, BETA))
+    steps = plain.steps(alpha, beta, **case.options)
+    size = region_size(points, case.shape.region_grid)
+    points_GND = steps.cut(points)
+    z_GMN = steps.similarity(points_GND, steps.pool(points_GND, size))
+    if z_GMN.shape[1] == 1:
+        return torch.ones_like(both[:, :, :, 0, :, :1]), 0, 0
+    first_GN, second_GN = z_GMN.topk(2, dim=1).values.unbind(1)
+    near_GN = first_GN - second_GN < NEAR_TIE
+    clear_GN = ~near_GN.any(dim=1, keepdim=True).expand_as(near_GN)
+    keep = steps.join(clear_GN[..., None].to(both.dtype), size, points.shape[3])
+    return keep, int(near_GN.sum()), int(near_GN.any(dim=1).sum())
+
+
+def _largest(got: Tensor, want: Tensor) -> float:
+    return float((got.double() - want).abs().max())
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.nan_to_num(nan=1.5), b.nan_to_num(nan=1.5))
+
+
+def compare_all(wanted: Sequence[Case], impl: str, device: torch.device, seconds: float) -> Iterator[Finding]:
+    """Compare as many cases as the time allows, and tell of them in one finding."""
+    begin, count, told = time.monotonic(), Counter[str](), list[str]()
+    for case in wanted:
+        if time.monotonic() - begin > seconds:
+            break
+        try:
+            outcome = compare(case, impl, device)
+        except Exception as error:
+            outcome = Outcome(f'it stops with {one_line(error)}')
+        count.update(cases=1, near_ties=outcome.near_ties, left_out=outcome.left_out, wrong=bool(outcome.wrong))
+        if outcome.wrong:
+            told.append(f'{case}: {outcome.wrong}')
+        if is_dead(device):
+            told.append('the GPU takes no further call after this')
+            break
+    facts = dict(impl=impl, of=len(wanted), seconds=round(time.monotonic() - begin, 1), **count, told=told)
+    rest = len(wanted) - count['cases']
+    later = f'; {rest} more were left for want of time (what is compiled is kept: run this again)' if rest else ''
+    ties = f'{count["near_ties"]} points near a tie and the {count["left_out"]} groups around them left out'
+    if told:
+        more = f' (and {len(told) - SHOWN} more, see --json)' if len(told) > SHOWN else ''
+        says = f'impl={impl!r} differs from plain PyTorch in {count["wrong"]} of {count["cases"]} cases: '
+        says += f'{"; ".join(told[:SHOWN])}{more}: set `--cfg-options model.backbone.impl=plain`, and report this'
+        yield Finding('equality', says, WRONG, facts)
+    else:
+        says = f'impl={impl!r} equals plain PyTorch in float64, twice bit for bit, in {count["cases"]} cases; {ties}'
+        yield Finding('equality', says + later, OK, facts)

@@ -1,0 +1,136 @@
+"""Whether the kernels run on a GPU, found out before anything rests on them.
+
+Static facts first; then each kind of kernel, of a device, a precision and a shape, is launched once, forward and
+backward, on a small map of zeros. What Triton cannot compile, or the device cannot hold, is served by plain PyTorch;
+an error that leaves the device unusable is raised.
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import warnings
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coc_core import compilers
+from coc_core.ops.regions import as_pair
+from coc_core.ops.triton import launch, plan
+from coc_core.ops.triton.launch import Problem
+
+LEAST_CAPABILITY = (8, 0)
+# Rows and columns of a region that is too large for one program, however small its heads are.
+CHUNKED = 32
+_refusals = itertools.count()
+
+
+def refusal(device: torch.device, dtype: torch.dtype, problem: Problem | None) -> str:
+    """Return why the kernels do not run, in a sentence, or ''. The first reason that is met is a warning.
+
+    Args:
+        device: A GPU.
+        dtype: Of the maps.
+        problem: The sizes of a call; None where nothing can be launched, as in a graph that is made.
+
+    Raises:
+        RuntimeError: The launch has left the device unusable, as an illegal memory access does.
+    """
+    lacking: str = lacks(device.index)
+    if lacking or problem is None or _capturing(device):
+        return lacking
+    return _tried(device, dtype, kind_of(problem, dtype))
+
+
+def problem_of_layer(mixer: Any, x_BHWC: Tensor) -> Problem | None:
+    """Return the sizes of what a clustering layer launches; None of no map, or of one that regions do not divide."""
+    regions, centers = as_pair(mixer.region_grid, 'region_grid'), as_pair(mixer.center_grid, 'center_grid')
+    if x_BHWC.ndim != 4 or x_BHWC.shape[1] % regions[0] or x_BHWC.shape[2] % regions[1]:
+        return None
+    size = x_BHWC.shape[1] // regions[0], x_BHWC.shape[2] // regions[1]
+    dims = mixer.head_dim, mixer.head_dim
+    return Problem(len(x_BHWC), mixer.heads, *regions, *size, *centers, *dims, mixer.denominator == 'count')
+
+
+def kind_of(problem: Problem, dtype: torch.dtype) -> Problem:
+    """Return a small problem that the same kernels are compiled for: those of large regions know no size of these."""
+    p = problem._replace(batch=1, region_rows=min(2, problem.region_rows), region_cols=min(2, problem.region_cols))
+    on_chip = plan.fits_on_chip(p.points, p.centers, p.dim, p.values_dim, dtype.itemsize)
+    return p if on_chip else p._replace(height=CHUNKED, width=CHUNKED)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def lacks(index: int | None) -> str:
+    """Return what a GPU, or the machine around it, lacks for the kernels, in a sentence, or ''."""
+    return _lacks(index)
+
+
+@cache
+def _lacks(index: int | None) -> str:
+    if torch.version.hip is not None:
+        sentence = 'The kernels are made for CUDA, not for ROCm.'
+    elif torch.cuda.get_device_capability(index) < LEAST_CAPABILITY:
+        capability, least = (f'{a}.{b}' for a, b in (torch.cuda.get_device_capability(index), LEAST_CAPABILITY))
+        sentence = f'The kernels need a GPU of capability {least}, and this one has {capability}.'
+    else:
+        sentence = compilers.missing_for_triton()
+    return _told(sentence)
+
+
+@cache
+def _tried(device: torch.device, dtype: torch.dtype, problem: Problem) -> str:
+    from triton.errors import TritonError
+
+    try:
+        _launch(device, dtype, problem)
+    except torch.OutOfMemoryError:
+        # Of the moment, not of the kernels.
+        return ''
+    except (TritonError, subprocess.CalledProcessError, OSError, ImportError, RuntimeError) as error:
+        if is_dead(device):
+            raise
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
+        sizes = f'{problem.centers} centers and heads of {problem.dim} channels'
+        return _told(f'The kernels do not run here for {dtype}, {sizes} ({reason}).')
+    return ''
+
+
+@torch.no_grad()
+def _launch(device: torch.device, dtype: torch.dtype, problem: Problem) -> None:
+    """Launch all kernels of a problem, without autograd, which would tell those who watch what a forward saves."""
+    p = problem
+    height, width = p.region_rows * p.height, p.region_cols * p.width
+    points = torch.zeros(1, height, width, p.heads, p.dim, dtype=dtype, device=device)
+    values = points.new_zeros(1, height, width, p.heads, p.values_dim)
+    one = torch.ones(1, dtype=torch.float32, device=device)
+    inputs = points, values, one, one
+    mixed, state = launch.forward(inputs, p)
+    launch.backward(mixed, inputs, state, (torch.empty_like(points), torch.empty_like(values)), p)
+    if device.type == 'cuda':
+        # An error of a kernel is told here, or else by some later call.
+        torch.cuda.synchronize(device)
+
+
+def is_dead(device: torch.device) -> bool:
+    """Tell whether a device refuses all further calls of this process, as after an illegal memory access."""
+    if device.type != 'cuda':
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == 'cuda' and torch.cuda.is_current_stream_capturing()
+
+
+def _told(sentence: str) -> str:
+    """Warn of the first refusal of the process; those of other shapes have the same cause."""
+    if sentence and next(_refusals) == 0:
+        remedy = 'Plain PyTorch runs instead; `python tools/doctor.py` looks for what mends it.'
+        warnings.warn(f'{sentence} {remedy}', stacklevel=2)
+    return sentence

@@ -1,0 +1,218 @@
+"""``impl='auto'`` tries the kernels before it rests on them, and goes on with plain PyTorch where they do not run.
+
+The device is a CPU, which stands in for a GPU: kernels are interpreted, and a launcher that raises for those that a GPU
+refuses.
+"""
+
+import itertools
+import subprocess
+import warnings
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from coc_core import compilers, create_model, ops
+from coc_core.layers import ClusterMixer
+from coc_core.ops import dispatch
+from coc_core.ops.dispatch import TABLE, choose
+from coc_core.ops.triton import launch, plan, trial
+from coc_core.ops.triton.launch import Problem
+
+errors = pytest.importorskip('triton.runtime.errors')
+compile_errors = pytest.importorskip('triton.compiler.errors')
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='The CPU stands in for a GPU.')
+KINDS = [
+    errors.OutOfResources(270336, 232448, 'shared memory'),
+    errors.PTXASError('Unsupported .version 8.8'),
+    compile_errors.CompilationError(None, object(), 'no such instruction'),
+    subprocess.CalledProcessError(1, ['gcc']),
+    RuntimeError('PassManager::run failed'),
+    ImportError('cuda_utils.so: undefined symbol'),
+    PermissionError(13, 'Permission denied: cache'),
+]
+GRIDS = dict(center_grid=2, region_grid=1)
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """A process that has tried nothing yet."""
+    monkeypatch.setattr(trial, '_refusals', itertools.count())
+    for known in (trial._tried, trial._lacks):
+        known.cache_clear()
+    yield
+    for known in (trial._tried, trial._lacks):
+        known.cache_clear()
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Have the CPU served as a GPU is that lacks nothing."""
+    table = {
+        name: (dispatch.replace(rows[0], device='cpu'), *rows[1:]) if name in ('mixer', 'cluster') else rows
+        for name, rows in TABLE.items()
+    }
+    monkeypatch.setattr(dispatch, 'TABLE', table)
+    monkeypatch.setattr(trial, 'lacks', lambda index: '')
+
+
+def refuse(monkeypatch, error, kernels=('forward_on_chip', 'backward_on_chip')):
+    """Have the launcher raise an error for some kernels."""
+    run, tried = launch.run, []
+
+    def refusing(kernel, *arguments, **options):
+        tried.append(kernel.__name__)
+        if kernel.__name__ in kernels:
+            raise error
+        run(kernel, *arguments, **options)
+
+    monkeypatch.setattr(launch, 'run', refusing)
+    return tried
+
+
+def call(impl='auto', size=4, dtype=torch.float32):
+    x = torch.randn(1, size, size, 2, 8, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    one = torch.ones(1)
+    out = ops.cluster(x, x, one, one, **GRIDS, impl=impl)
+    return out, *torch.autograd.grad(out.sum(), [x])
+
+
+@pytest.mark.usefixtures('served')
+def test_what_runs_is_tried_once_and_serves(monkeypatch):
+    tried = refuse(monkeypatch, None, kernels=())
+    with warnings.catch_warnings(action='error'):
+        for got, want in zip(call(), call('plain'), strict=True):
+            assert_close(got, want)
+    assert tried == ['forward_on_chip', 'backward_on_chip'] * 2
+    call()
+    assert len(tried) == 6
+    call(dtype=torch.float16)
+    assert len(tried) == 10
+
+
+@pytest.mark.usefixtures('served')
+@pytest.mark.parametrize('error', KINDS, ids=lambda error: type(error).__name__)
+def test_what_is_refused_is_served_by_plain_pytorch(monkeypatch, error):
+    refuse(monkeypatch, error)
+    with pytest.warns(UserWarning, match=f'do not run here for torch.float32.*{type(error).__name__}') as warned:
+        got = call()
+    assert 'Plain PyTorch runs instead' in str(warned[0].message) and len(warned) == 1
+    assert all(torch.equal(g, w) for g, w in zip(got, call('plain'), strict=True))
+    with warnings.catch_warnings(action='error'):
+        call()
+        # Another shape is another trial, and is told of no more.
+        call(size=6)
+    with pytest.raises(type(error)):
+        call('triton')
+
+
+@pytest.mark.usefixtures('served')
+def test_a_backward_that_is_refused_is_known_before_the_forward(monkeypatch):
+    tried = refuse(monkeypatch, KINDS[0], kernels=('backward_on_chip',))
+    with pytest.warns(UserWarning, match='OutOfResources'):
+        got = call()
+    assert tried == ['forward_on_chip', 'backward_on_chip']
+    assert all(torch.equal(g, w) for g, w in zip(got, call('plain'), strict=True))
+
+
+@pytest.mark.usefixtures('served')
+def test_a_device_that_is_dead_is_not_used_again(monkeypatch):
+    error = RuntimeError('Triton Error [CUDA]: an illegal memory access was encountered')
+    refuse(monkeypatch, error)
+    monkeypatch.setattr(trial, 'is_dead', lambda device: True)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match='illegal memory access'):
+            call()
+
+
+@pytest.mark.usefixtures('served')
+def test_full_memory_and_mistakes_of_our_own_are_no_refusal(monkeypatch):
+    with monkeypatch.context() as patch:
+        refuse(patch, torch.OutOfMemoryError('CUDA out of memory'))
+        # The trial leaves it to the call, which fails by itself.
+        with pytest.raises(torch.OutOfMemoryError):
+            call()
+    refuse(monkeypatch, TypeError('run() got an unexpected argument'))
+    with pytest.raises(TypeError):
+        call(size=6)
+
+
+@pytest.mark.usefixtures('served')
+def test_a_model_goes_on_and_says_why(monkeypatch):
+    refuse(monkeypatch, KINDS[0])
+    model = create_model('coc_tiny', num_classes=3).eval()
+    images = torch.randn(1, 3, 32, 32)
+    with pytest.warns(UserWarning, match='OutOfResources'):
+        logits = model(images)
+    mixer = model.stages[0].blocks[0].mixer
+    choice = choose(mixer, torch.zeros(1, 8, 8, 32))
+    assert choice.row.name == 'plain' and 'OutOfResources' in choice.why
+    # Nothing is tried where sizes are not known, or where a graph is made.
+    assert choose(mixer, torch.zeros(32)).row.name == 'triton'
+    ops.set_implementation(model, 'plain')
+    assert_close(logits, model(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures('served')
+def test_inference_mode_and_autocast(monkeypatch):
+    tried = refuse(monkeypatch, None, kernels=())
+    mixer = ClusterMixer(6, 2, 8, **GRIDS)
+    with torch.inference_mode(), torch.autocast('cpu', dtype=torch.bfloat16):
+        assert mixer(torch.randn(1, 4, 4, 6)).dtype == torch.bfloat16
+    assert tried == ['forward_on_chip', 'backward_on_chip', 'forward_on_chip']
+    # What was tried there serves a training, too.
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        mixer(torch.randn(1, 4, 4, 6)).sum().backward()
+    assert len(tried) == 5
+
+
+@pytest.mark.usefixtures('served')
+def test_a_graph_that_is_made_is_not_tried(monkeypatch):
+    tried = refuse(monkeypatch, None, kernels=())
+    mixer, x = ClusterMixer(6, 2, 8, **GRIDS), torch.randn(1, 4, 4, 6)
+    got = torch.compile(mixer, backend='aot_eager', fullgraph=True)(x)
+    assert tried == ['forward_on_chip'] and trial._tried.cache_info().currsize == 0
+    assert torch.equal(got, mixer(x))
+
+
+@pytest.mark.usefixtures('served')
+def test_regions_that_are_cut_into_chunks_are_tried_once(monkeypatch):
+    tried = refuse(monkeypatch, KINDS[0], kernels=('pool_chunk',))
+    monkeypatch.setattr(plan, 'ON_CHIP_POINTS', 0)
+    with pytest.warns(UserWarning, match='4 centers and heads of 8 channels'):
+        call(size=4)
+    call(size=6)
+    assert tried == ['pool_chunk']
+
+
+@pytest.mark.parametrize(
+    ('hip', 'capability', 'missing', 'sentence'),
+    [
+        (None, (9, 0), '', ''),
+        ('6.4', (9, 4), '', 'The kernels are made for CUDA, not for ROCm.'),
+        (None, (7, 5), '', 'The kernels need a GPU of capability 8.0, and this one has 7.5.'),
+        (None, (8, 6), 'Triton needs a C compiler', 'Triton needs a C compiler'),
+    ],
+)
+def test_what_a_gpu_lacks(monkeypatch, hip, capability, missing, sentence):
+    monkeypatch.setattr(torch.version, 'hip', hip)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda index: capability)
+    monkeypatch.setattr(compilers, 'missing_for_triton', lambda: missing)
+    monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda: True)
+    problem = Problem(1, 2, 1, 1, 4, 4, 2, 2, 8, 8, False)
+    with warnings.catch_warnings(record=True, action='always') as warned:
+        # While a CUDA graph is captured nothing is tried.
+        assert trial.refusal(torch.device('cuda', 0), torch.float32, problem) == sentence
+    assert len(warned) == bool(sentence)
+
+
+def test_a_compiler_takes_what_a_gpu_lacks_for_a_constant(monkeypatch):
+    monkeypatch.setattr(compilers, 'missing_for_triton', lambda: 'lacking')
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda index: (9, 0))
+
+    def function(x):
+        return x + len(trial.lacks(x.device.index))
+
+    compiled = torch.compile(function, backend='eager', fullgraph=True)
+    with pytest.warns(UserWarning, match='lacking'):
+        assert compiled(torch.zeros(1)).item() == len('lacking')
