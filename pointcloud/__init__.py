@@ -4,6 +4,7 @@ from coc_core.mm.requirements import check_openmmlab
 
 check_openmmlab('mmengine')
 
+from coc_core.mm import mixed_precision  # noqa: E402, F401  registers its wrapper
 from coc_core.mm.fault_tolerance import file_backend, saving, stopping  # noqa: E402, F401  registers them
 from coc_core.mm.hooks import progress  # noqa: E402, F401  registers the progress bar
 from coc_core.mm.safe_loading import install_safe_loader  # noqa: E402

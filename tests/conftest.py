@@ -32,8 +32,9 @@ class Golden:
         self.case = json.loads((GOLDEN / 'cases.json').read_text())[name]
         self.expected = {k: torch.from_numpy(v) for k, v in np.load(GOLDEN / f'{name}.npz').items()}
 
-    def image(self) -> torch.Tensor:
-        return torch.from_numpy(fill.image(self.case['input'], tuple(self.case['input_shape'])))
+    def image(self, step: int | None = None) -> torch.Tensor:
+        name = self.case['input'] if step is None else f'{self.case["input"]} {step}'
+        return torch.from_numpy(fill.image(name, tuple(self.case['input_shape'])))
 
     def points(self) -> torch.Tensor:
         return torch.from_numpy(fill.points(self.case['input'], tuple(self.case['input_shape'])))

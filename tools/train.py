@@ -46,7 +46,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(
-        '--amp-dtype', choices=['float16', 'bfloat16'], help="mixed precision's type (default: float16); implies --amp"
+        '--amp-dtype',
+        choices=['float16', 'bfloat16'],
+        help="mixed precision's type (default: float16; on a CPU bfloat16 alone); implies --amp",
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmengine.registry import Registry
 
-from coc_core.mm import layer_decay  # noqa: F401  registers it
+from coc_core.mm import layer_decay, mixed_precision  # noqa: F401  registers them
 from coc_core.mm.backbone import ContextClusterBackbone
 from coc_core.mm.fault_tolerance import file_backend, saving, stopping  # noqa: F401  registers them
 from coc_core.mm.hooks import clusters, progress  # noqa: F401  registers them

@@ -18,6 +18,7 @@ from processes import run_tool
 
 from coc_core import create_model
 from coc_core.checkpoints import to_official
+from coc_core.mm.mixed_precision import processor_has_bfloat16
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
@@ -128,6 +129,23 @@ def test_pretrained_trunk_is_what_training_started_from(small, scope):
     # Two warm-up steps hardly move a weight; another initialization would be nowhere near.
     for key in ('stages.3.blocks.1.mlp.fc1.weight', 'stages.0.blocks.0.mixer.points_values.weight'):
         assert (trained[f'backbone.{key}'] - small.start[key]).abs().max() < 1e-3 < small.start[key].abs().max()
+
+
+@pytest.mark.family
+@pytest.mark.skipif(not processor_has_bfloat16(), reason='the processor has no bfloat16')
+@pytest.mark.parametrize('scope', SCOPES)
+def test_it_trains_in_bfloat16(small, scope, tmp_path):
+    options = ['--no-validate', '--amp-dtype', 'bfloat16', *small.options(scope, training=True)]
+    run(ROOT / 'tools' / 'train.py', CONFIGS[scope], '--work-dir', tmp_path, *options)
+    name = small.checkpoint(scope).name
+    mixed, whole = (torch.load(folder / name, weights_only=False) for folder in (tmp_path, small.work_dir(scope)))
+    assert all(value.dtype == torch.float32 for value in mixed['state_dict'].values() if value.is_floating_point())
+    # The same two steps, rounded otherwise.
+    key = 'backbone.stages.2.blocks.1.mlp.fc1.weight'
+    moved, expected = (
+        state['state_dict'][key] - small.start[key.removeprefix('backbone.')] for state in (mixed, whole)
+    )
+    assert 0 < (moved - expected).norm() < 0.5 * expected.norm()
 
 
 @pytest.mark.parametrize('scope', SCOPES)

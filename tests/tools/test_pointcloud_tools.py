@@ -12,8 +12,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from processes import run_tool
+
+from coc_core.mm.mixed_precision import processor_has_bfloat16
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'pointcloud' / 'pointmlp-coc_1xb16-12e_digits.py'
@@ -93,6 +96,19 @@ def test_testing_gives_the_accuracy_of_the_last_validation(trained):
     found = json.loads(metrics.read_text())
     assert (found['OA'], found['mAcc']) == (last['OA'], last['mAcc'])
     assert re.search(r'│ 7 +│ 3 +│ [\d.]+ +│', log)
+
+
+@pytest.mark.skipif(not processor_has_bfloat16(), reason='the processor has no bfloat16')
+def test_it_trains_in_bfloat16(trained):
+    work_dir = trained / 'bfloat16'
+    precision = ['--no-validate', '--amp-dtype', 'bfloat16']
+    run(TOOLS / 'train.py', CONFIG, '--work-dir', work_dir, *precision, *options(trained / 'data'))
+    mixed, whole = (torch.load(folder / 'epoch_3.pth', weights_only=False) for folder in (work_dir, trained / 'one'))
+    assert all(value.dtype == torch.float32 for value in mixed['state_dict'].values() if value.is_floating_point())
+    # The same twelve steps, rounded otherwise.
+    key = 'head.layers.0.weight'
+    one, other = (state['state_dict'][key] for state in (mixed, whole))
+    assert 0 < (one - other).norm() < 0.1 * other.norm()
 
 
 def test_votes_of_augmented_copies(trained):

@@ -27,6 +27,7 @@ from coc_core.mm.data_checks.checks import check_data
 from coc_core.mm.fault_tolerance.file_backend import keep_logging
 from coc_core.mm.fault_tolerance.stopping import peer_timeout, shield_workers
 from coc_core.mm.mistakes import building
+from coc_core.mm.mixed_precision import Bfloat16OptimWrapper, processor_has_bfloat16
 from coc_core.mm.models import replace_sync_batch_norm
 from coc_core.mm.safe_loading import install_safe_loader
 from coc_core.mm.task import task_of
@@ -81,7 +82,7 @@ def _complete_loader(loader: Any, defaults: Mapping[str, Any]) -> None:
 def _adapt_to_cpu(cfg: Config) -> None:
     replace_sync_batch_norm(cfg.get('model'))
     cfg.pop('sync_bn', None)
-    _train_in_full_precision(cfg)
+    _adapt_mixed_precision(cfg)
     if cfg.launcher == 'none':
         return
     environment = cfg.get('env_cfg') or {}
@@ -95,15 +96,16 @@ def _adapt_to_cpu(cfg: Config) -> None:
     cfg.model_wrapper_cfg = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
 
 
-def _train_in_full_precision(cfg: Config) -> None:
-    """Let a recipe of mixed precision run in float32, and say so: mmengine's needs a GPU."""
+def _adapt_mixed_precision(cfg: Config) -> None:
+    """Put ours in the place of mmengine's mixed precision, which needs a GPU: bfloat16, or float32 and a word of it."""
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') != 'AmpOptimWrapper':
         return
-    if int(os.environ.get('LOCAL_RANK', '0')) == 0:
+    mixed = wrapper.get('dtype') == 'bfloat16' and processor_has_bfloat16()
+    if not mixed and int(os.environ.get('LOCAL_RANK', '0')) == 0:
         print('No GPU: the config asks for mixed precision, training runs in float32.', file=sys.stderr, flush=True)
-    cfg.optim_wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale', 'use_fp64')}
-    cfg.optim_wrapper.type = 'OptimWrapper'
+    cfg.optim_wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale', 'use_fsdp')}
+    cfg.optim_wrapper.type = Bfloat16OptimWrapper.__name__ if mixed else 'OptimWrapper'
 
 
 def start_process_group(cfg: Config) -> None:

@@ -15,6 +15,7 @@ from coc_core.files import check_writable
 from coc_core.mm.cli.running import process_count
 from coc_core.mm.fault_tolerance.loops import ResumableEpochLoop, ResumableIterLoop
 from coc_core.mm.fault_tolerance.states import TrainingState, check_same_data, find_start, keep_run
+from coc_core.mm.mixed_precision import processor_has_bfloat16
 
 _LOOPS = {'EpochBasedTrainLoop': ResumableEpochLoop.__name__, 'IterBasedTrainLoop': ResumableIterLoop.__name__}
 
@@ -31,15 +32,26 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp or args.amp_dtype:
+        dtype = args.amp_dtype or cfg.optim_wrapper.get('dtype', 'float16')
         if not torch.cuda.is_available():
-            raise UserError("--amp needs a GPU: mmengine's mixed precision does not run on the CPU.")
+            _check_trains_on_cpu(dtype)
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-        cfg.optim_wrapper.dtype = args.amp_dtype or cfg.optim_wrapper.get('dtype', 'float16')
+        cfg.optim_wrapper.dtype = dtype
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
             raise UserError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {args.config} does not set.')
         cfg.auto_scale_lr.enable = True
+
+
+def _check_trains_on_cpu(dtype: str) -> None:
+    if dtype != 'bfloat16':
+        raise UserError(f'--amp in {dtype} needs a GPU: on a CPU, --amp-dtype bfloat16 is the mixed precision.')
+    if not processor_has_bfloat16():
+        raise UserError(
+            '--amp-dtype bfloat16 needs a GPU, or a processor with instructions for bfloat16 (AVX512-BF16 or AMX), '
+            'which this one has not: leave --amp and --amp-dtype out to train in float32.'
+        )
 
 
 def apply_start(cfg: Config, args: argparse.Namespace) -> TrainingState | None:

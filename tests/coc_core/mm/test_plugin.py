@@ -10,8 +10,8 @@ PLUGINS = {'mmdet_plugin': 'mmdet.models', 'mmseg_plugin': 'mmseg.registry', 'mm
 REGISTERING = {
     '', '.backbone', '.data_checks', '.data_checks.images', '.data_checks.inspection', '.data_checks.problems',
     '.fault_tolerance', '.fault_tolerance.file_backend', '.fault_tolerance.saving', '.fault_tolerance.stopping',
-    '.hooks', '.hooks.clusters', '.hooks.progress', '.layer_decay', '.loading', '.mistakes', '.models', '.plugin',
-    '.requirements', '.safe_loading', '.task',
+    '.hooks', '.hooks.clusters', '.hooks.progress', '.layer_decay', '.loading', '.mistakes', '.mixed_precision',
+    '.models', '.plugin', '.requirements', '.safe_loading', '.task',
 }  # fmt: skip
 CHECKS = {
     'mmdet_plugin': {'.data_checks.coco', *(f'.data_checks.coco_{part}' for part in ('lists', 'masks', 'objects'))},

@@ -63,10 +63,38 @@ def test_mixed_precision_on_a_gpu(monkeypatch, options, before, dtype, loss_scal
     assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', dtype=dtype, loss_scale=loss_scale)
 
 
-def test_mixed_precision_without_a_gpu_is_told(monkeypatch):
+@pytest.mark.parametrize(
+    ('options', 'before', 'has_bfloat16', 'told'),
+    [
+        (
+            dict(amp=True),
+            {},
+            True,
+            '--amp in float16 needs a GPU: on a CPU, --amp-dtype bfloat16 is the mixed precision.',
+        ),
+        (dict(amp_dtype='float16'), dict(dtype='bfloat16'), True, '--amp in float16 needs a GPU'),
+        (
+            dict(amp_dtype='bfloat16'),
+            {},
+            False,
+            r'processor with .* \(AVX512-BF16 or AMX\), which this one has not: leave',
+        ),
+        (dict(amp=True), dict(dtype='bfloat16'), False, 'which this one has not: leave --amp and --amp-dtype out'),
+        (dict(amp_dtype='bfloat16'), {}, True, None),
+        (dict(amp=True), dict(dtype='bfloat16'), True, None),
+    ],
+)
+def test_mixed_precision_without_a_gpu_is_bfloat16(monkeypatch, options, before, has_bfloat16, told):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(UserError, match='--amp needs a GPU'):
-        apply_options(config(), arguments(amp_dtype='bfloat16'))
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: dict(avx512_f=True, avx512_bf16=has_bfloat16))
+    cfg = config()
+    cfg.optim_wrapper.update(before)
+    if told:
+        with pytest.raises(UserError, match=told):
+            apply_options(cfg, arguments(**options))
+    else:
+        apply_options(cfg, arguments(**options))
+        assert cfg.optim_wrapper.dtype == 'bfloat16'
 
 
 def test_the_learning_rate_is_scaled_where_the_config_says_from_what():

@@ -1,6 +1,9 @@
 """A training that was cut and went on equals one in one go, bit for bit."""
 
 import pytest
+import torch
+
+from coc_core.mm.mixed_precision import processor_has_bfloat16
 
 EMA = "custom_hooks = [dict(type='EMAHook', momentum=0.1, update_buffers=True)]\n"
 ACCUMULATION = 'optim_wrapper = dict(accumulative_counts=3)\n'
@@ -49,6 +52,21 @@ def test_a_training_cut_at_a_step_goes_on_as_if_nothing_had_happened(
     assert differences(project.state(whole, last), project.state(work, last)) == []
     names = [sorted(path.name for path in (project.folder / w).glob('*.pth')) for w in (whole, work)]
     assert names[0] == names[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or not processor_has_bfloat16(), reason='about CPUs with bfloat16')
+def test_a_training_in_bfloat16_on_a_cpu_goes_on_too(project, finished, differences, cut):
+    config, in_float32 = finished(project, 'epochs', '\n')
+    options = ['--amp-dtype', 'bfloat16']
+    assert project.train(config, 'bfloat16 in one go', *options) == 0
+    assert project.train(config, 'bfloat16 cut', *options, actions={7: cut}) == 143
+    assert project.train(config, 'bfloat16 cut', '--resume', *options) == 0
+    whole, cut_state, other = (
+        project.state(work, 'epoch_3.pth') for work in ('bfloat16 in one go', 'bfloat16 cut', in_float32)
+    )
+    assert differences(whole, cut_state) == []
+    assert 'state_dict.head.fc.weight' in differences(whole, other)
+    assert {value.dtype for value in whole['state_dict'].values()} == {torch.float32}
 
 
 def test_every_cut_of_one_training_adds_up_to_nothing(project, finished, differences, cut):
