@@ -20,7 +20,7 @@ LAYOUTS = {
     'segmentation': photographs.label_maps,
 }
 # Each region takes a detector's head milliseconds, and each step seconds.
-FEWER = {'detection': ['model.test_cfg.rpn.max_per_img=50']}
+FEWER = {'detection': ['model.test_cfg.rpn.max_per_img=50', 'model.test_cfg.rcnn.max_per_img=5']}
 FEWER_TRAINED = {'detection': ['train_dataloader.dataset.indices=2']}
 # Enlarged, so that its text can be read.
 SHORTEST_PICTURE = {'classification': 224}
