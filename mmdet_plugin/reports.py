@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from mmdet.evaluation.functional.bbox_overlaps import bbox_overlaps
 from mmdet.evaluation.functional.mean_ap import eval_map, tpfp_default
 from mmdet.registry import METRICS
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from coc_core.mm.reports.metric import Record, ReportMetric, percent
-from coc_core.mm.reports.page import Case, Page, thumbnail
+from coc_core.mm.reports.page import Case, Page, encoded, fitted
 
-_LONGEST_SIDE = 480
+_LONGEST_SIDE, _SHORTEST_SIDE = 480, 384
+_TEXT_SIZE = 13
 _IOU = 0.5
 _SCORE = 0.3
 # Colors of Okabe and Ito: what is found, missed, and found where nothing is.
@@ -73,19 +76,24 @@ class ObjectReport(ReportMetric):
         image = self.image_of(sample)
         if image is None:
             return Case(tuple(lines))
-        return Case((*lines, str(sample['img_path'])), thumbnail(self._drawn(image, objects), _LONGEST_SIDE, 384))
+        return Case((*lines, str(sample['img_path'])), encoded(self._drawn(image, objects)))
 
-    def _drawn(self, image: NDArray[Any], objects: Objects) -> NDArray[Any]:
+    def _drawn(self, image: NDArray[Any], objects: Objects) -> Image.Image:
         """Draw a frame around each object; those that are found have that of the prediction."""
-        factor = max(1, round(_LONGEST_SIDE / max(image.shape[:2])))
-        picture = Image.fromarray(image).resize((image.shape[1] * factor, image.shape[0] * factor))
+        picture = fitted(image, _LONGEST_SIDE, _SHORTEST_SIDE)
+        factors = np.divide(picture.size, image.shape[1::-1])
         draw = ImageDraw.Draw(picture)
-        width = max(2, max(picture.size) // 250)
+        # Pillow's own font has Latin letters without accents alone.
+        font = ImageFont.truetype(Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf'), _TEXT_SIZE)
 
         def frame(box: NDArray[Any], color: tuple[int, int, int], text: str) -> None:
-            left, top, right, bottom = (float(side) * factor for side in box[:4])
-            draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=color, width=width)
-            draw.text((left + width + 1, top + width), text, fill=color)
+            left, top, right, bottom = (float(place) for place in box[:4] * np.tile(factors, 2))
+            draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=color, width=2)
+            # Colors of letters are lost on some images, black letters on a color on none.
+            covered = draw.textbbox((0, 0), text, font=font, anchor='lt')
+            corner = np.clip((left, top), 0, np.maximum(np.subtract(picture.size, covered[2:]) - 4, 0))
+            draw.rectangle((*corner, *(corner + covered[2:] + 4)), fill=color)
+            draw.text(tuple(corner + 2), text, fill='black', font=font, anchor='lt')
 
         for label, boxes in enumerate(objects.found):
             sure = boxes[boxes[:, 4] >= _SCORE]
@@ -96,7 +104,7 @@ class ObjectReport(ReportMetric):
             for box, right, false in zip(sure, objects.right[label], objects.false[label], strict=True):
                 if right or false:
                     frame(box, _RIGHT if right else _FALSE, f'{self.classes[label]} {box[4]:.2f}')
-        return np.asarray(picture)
+        return picture
 
     def page(self, facts: Sequence[Any], cases: Sequence[Case]) -> Page:
         """Have mmdet compute the average precision, and count objects by classes."""

@@ -43,7 +43,7 @@ class PixelReport(ReportMetric):
         image = self.image_of(sample)
         if image is None:
             return Case(tuple(lines))
-        palette = np.array((self.dataset_meta or {}).get('palette') or _gray(len(self.classes)))
+        palette = np.array(self._palette())
         parts = [image]
         for key in ('gt_sem_seg', 'pred_sem_seg'):
             labels = _labels(sample, key)
@@ -54,15 +54,19 @@ class PixelReport(ReportMetric):
             parts.append(resize(np.where(known[..., None], mixed, shown), image.shape[:2]))
         return Case((*lines, str(sample['img_path'])), thumbnail(np.concatenate(parts, axis=1), _LONGEST_SIDE, 600))
 
+    def _palette(self) -> Sequence[Sequence[int]]:
+        return (self.dataset_meta or {}).get('palette') or _gray(len(self.classes))
+
     def page(self, facts: Sequence[Any], cases: Sequence[Case]) -> Page:
         """Count pixels by classes."""
         names = self.classes
         matrix = _matrix(facts, len(names))
         ious, totals, right = _ious(matrix), matrix.sum(axis=1), matrix.diagonal()
+        order, palette = np.argsort(ious), self._palette()
         rows = [
             [names[i], percent(totals[i], totals.sum()), '-' if np.isnan(ious[i]) else f'{100 * ious[i]:.1f}',
              percent(right[i], totals[i])]
-            for i in np.argsort(ious)
+            for i in order
         ]  # fmt: skip
         return Page(
             title=self.title,
@@ -75,6 +79,7 @@ class PixelReport(ReportMetric):
             matrix=matrix_picture(matrix, names),
             cases_title='Images of the least mean IoU: image, truth, prediction',
             cases=cases,
+            colors=[palette[i] for i in order],
         )
 
 

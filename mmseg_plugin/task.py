@@ -59,6 +59,11 @@ class SegmentationTask(Task):
         """Have mmseg's hook draw every image: of upstream it draws one batch in 50, of OneDL all of a test."""
         visualization_hook(cfg).interval = 1
         super().show_predictions(cfg, window=window, folder=folder, interval=interval, wait_time=wait_time)
+        if folder:
+            # What trains has no use for it.
+            from mmseg_plugin.pictures import NamedPictures
+
+            cfg.visualizer.vis_backends = [dict(type=NamedPictures.__name__, save_dir=folder)]
 
     def inspect(self, inspection: Inspection, dataset: Mapping[str, Any], *, files: bool) -> None:
         """Check images with their label maps; of other data sets the images alone."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coc_core.mm.requirements import require
+from coc_core.mm.requirements import quiet_imports, require
 
 require('mmengine')
 
@@ -84,7 +84,8 @@ def new_config(args: argparse.Namespace) -> None:
     if request.out.suffix != '.py':
         raise UserError(f'--out {request.out}: a config is a file of Python. Let its name end in .py.')
     plugin, scope = TASKS[args.task]
-    import_module(plugin)
+    with quiet_imports():
+        import_module(plugin)
     if not args.overwrite:
         check_absent({request.out: None})
     plan = task_of({'default_scope': scope}).plan(request)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +17,7 @@ from coc_core.errors import UserError, did_you_mean, during
 from coc_core.mm.mistakes import raised_by_packages
 from coc_core.mm.option_keys import check_option_keys, check_value_keys
 from coc_core.mm.option_values import read_option
-from coc_core.mm.requirements import check_openmmlab
+from coc_core.mm.requirements import check_openmmlab, quiet_imports
 from coc_core.mm.task import task_of
 
 _formatted: dict[str, str] = {}
@@ -57,7 +53,7 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
         names = [str(item) for item in folder.glob('*.py')] if folder.is_dir() else []
         hint = did_you_mean(str(file), names) if folder.is_dir() else f' There is no folder {folder} either.'
         raise UserError(f'The config {path} does not exist.{hint}')
-    with during(f'reading the config {path}'), _quiet_imports():
+    with during(f'reading the config {path}'), quiet_imports():
         try:
             cfg = Config.fromfile(path)
         except Exception as error:
@@ -75,19 +71,6 @@ def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
             first, *rest = key.split('.')
             cfg[first] = _changed(cfg.get(first), rest, partial(_new_entry, cfg, key, given))
     return cfg
-
-
-@contextmanager
-def _quiet_imports() -> Iterator[None]:
-    """Pass over what the packages say of optional parts, which reads like a failure; the parts are told where used."""
-    said = StringIO()
-    try:
-        with redirect_stdout(said), warnings.catch_warnings():
-            warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
-            yield
-    finally:
-        lines = said.getvalue().splitlines(keepends=True)
-        sys.stdout.writelines(line for line in lines if not line.startswith('Could not import OneDL'))
 
 
 def _changed(node: Any, names: Sequence[str], change: Callable[[Any], Any]) -> Any:

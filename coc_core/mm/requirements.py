@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from io import StringIO
 
 from coc_core.errors import UserError
 
@@ -51,6 +55,19 @@ def check_openmmlab(*packages: str) -> None:
             raise MissingPackage(f'{name} is not installed: run `make setup` or `{install_command(name)}`.')
     if _NEED_OPERATORS.intersection(packages):
         check_operators()
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Pass over what the packages say of optional parts, which reads like a failure; the parts are told where used."""
+    said = StringIO()
+    try:
+        with redirect_stdout(said), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
+            yield
+    finally:
+        lines = said.getvalue().splitlines(keepends=True)
+        sys.stdout.writelines(line for line in lines if not line.startswith('Could not import OneDL'))
 
 
 def _installed(requirement: str) -> bool:

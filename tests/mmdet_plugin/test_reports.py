@@ -62,3 +62,23 @@ def test_objects_are_matched_and_the_worst_image_is_first(tmp_path):
 def test_data_without_annotations_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match='the test data has none'):
         ObjectReport(folder=str(tmp_path), title='a').process({'inputs': [None]}, [{'pred_instances': {}}])
+
+
+def shown(folder, name, size):
+    """The picture of an image with one missed object of a class of this name."""
+    Image.fromarray(np.full((size, size, 3), 100, np.uint8)).save(folder / 'a.png')
+    truth = dict(labels=torch.tensor([0]), bboxes=torch.tensor([[0.2, 0.2, 0.8, 0.8]]) * size)
+    nothing = dict(labels=torch.zeros(0).long(), bboxes=torch.zeros(0, 4), scores=torch.zeros(0))
+    metric = ObjectReport(folder=str(folder), title='a')
+    metric.dataset_meta = dict(classes=(name,))
+    metric.process({'inputs': [None]}, [dict(img_path=f'{folder}/a.png', gt_instances=truth, pred_instances=nothing)])
+    metric.evaluate(1)
+    (content,) = re.findall(r'data:image/jpeg;base64,([^"]+)', (folder / 'report.html').read_text())
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))).astype(int)
+
+
+def test_names_can_be_read_in_any_language_with_accents_and_on_any_size(tmp_path):
+    init_default_scope('mmdet')
+    first, second = (shown(tmp_path, name, 480) for name in ('ü', 'é'))
+    assert np.abs(first - second).max() > 100
+    assert np.abs(shown(tmp_path, 'ü', 4800) - first).mean() < 1

@@ -30,8 +30,9 @@ def test_pixels_are_counted_and_the_worst_image_is_first(tmp_path):
     html = (tmp_path / 'report.html').read_text()
     # sky: 5 right of 14 and none false; sea: 8 right, 9 false.
     assert '3 images: mIoU 41.4 %, right are 59.1 % of the pixels.' in html
-    rows = [re.findall(r'<td>(.*?)</td>', line) for line in re.findall(r'<tr>(.*?)</tr>', html)][1:]
+    rows = [re.findall(r'<td[^>]*>(.*?)</td>', line) for line in re.findall(r'<tr>(.*?)</tr>', html)][1:]
     assert rows == [['sky', '63.6', '35.7', '35.7'], ['sea', '36.4', '47.1', '100.0'], ['sun', '0.0', '-', '-']]
+    assert re.findall(r'rgb(\(.*?\))', html) == ['(250, 0, 0)', '(0, 250, 0)', '(0, 0, 250)']
     told = re.findall(r'<div>(mean.*?)</div>', html)
     assert told == ['mean IoU 0.0; worst class sky (0.0)', 'mean IoU 65.0; worst class sky (50.0)']
     assert 'right.png' not in html and html.count('data:image/jpeg') == 2

@@ -1,13 +1,16 @@
 """Segmentation in the tools: what changes in a config, and what its data is checked for."""
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
+from PIL import Image
 
 import mmseg_plugin  # noqa: F401
 from coc_core.mm.data_checks.inspection import Inspection
 from coc_core.mm.task import task_of
+from mmseg_plugin.pictures import NamedPictures
 
 
 @pytest.fixture
@@ -35,7 +38,15 @@ def test_pictures_go_where_the_visualizer_saves(cfg):
     task_of(cfg).show_predictions(cfg, window=False, folder='/pictures', interval=5, wait_time=3)
     drawn = dict(draw=True, interval=1, show=False, wait_time=3)
     assert cfg.default_hooks.visualization == dict(type='SegVisualizationHook', **drawn)
-    assert cfg.visualizer.save_dir == '/pictures'
+    assert cfg.visualizer.vis_backends == [dict(type='NamedPictures', save_dir='/pictures')]
+
+
+def test_pictures_have_the_names_of_their_images(tmp_path):
+    backend = NamedPictures(str(tmp_path / 'pictures'))
+    for step, name in enumerate(('test_Größe 1.5.jpg', 'test_b.JPG', 'test_b.JPG'), 1):
+        backend.add_image(name, np.full((4, 6, 3), (9, 8, step), np.uint8), step=step)
+    written = {path.name: np.asarray(Image.open(path))[0, 0].tolist() for path in (tmp_path / 'pictures').iterdir()}
+    assert written == {'Größe 1.5.png': [9, 8, 1], 'b.png': [9, 8, 2], 'b_3.png': [9, 8, 3]}
 
 
 def test_augmented_copies_are_the_configs_own(cfg):

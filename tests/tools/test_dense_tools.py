@@ -166,8 +166,11 @@ def test_testing_repeats_the_last_validation_on_one_process_and_on_two(small, sc
     # Of two processes a batch has fewer images, and a pixel in thousands another class.
     reports = [re.sub('base64,[^"]+', '', (tmp_path / name / 'report.html').read_text()) for name in ('one', 'two')]
     assert reports[0] == reports[1] and '4 images' in reports[0] and reports[0].count('<figure>') == 4
-    images = [path for path in tmp_path.rglob('*') if path.suffix in ('.png', '.jpg')]
-    assert len(images) == 4 and all(np.asarray(Image.open(path)).std() > 10 for path in images)
+    images = list(pictures.iterdir())
+    shown = re.findall(r'/([^/<]+)\.\w+</div></figcaption>', reports[0])
+    assert sorted(path.stem for path in images) == sorted(shown) and all(
+        np.asarray(Image.open(path)).std() > 10 for path in images
+    )
 
 
 def test_two_processes_find_the_same_boxes_and_masks(small, tmp_path):

@@ -16,6 +16,7 @@ from coc_core.errors import UserError
 from coc_core.mm.data_checks.images import read_pixels
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.loading import ImageLoader, image_loader
+from coc_core.mm.requirements import quiet_imports
 
 
 class Sample(NamedTuple):
@@ -77,7 +78,7 @@ class Inspection:
 def inspect_files(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> None:
     """Add the checks of the images alone, of a data set whose annotations nobody here knows."""
     try:
-        with DATASETS.switch_scope_and_registry(scope) as registry:
+        with quiet_imports(), DATASETS.switch_scope_and_registry(scope) as registry:
             built = registry.build(dict(dataset, pipeline=[], lazy_init=False))
         paths = [built.get_data_info(i).get('img_path') for i in range(len(built))]
     except Exception as error:
@@ -106,7 +107,8 @@ def transforms_of(pipeline: Any) -> Iterator[Mapping[str, Any]]:
 
 def dataset_class(scope: str, dataset: Mapping[str, Any]) -> Any:
     """Return the class of a data set."""
-    with DATASETS.switch_scope_and_registry(scope) as registry:
+    # A registry imports its package when it is first asked.
+    with quiet_imports(), DATASETS.switch_scope_and_registry(scope) as registry:
         return registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
 
 

@@ -29,7 +29,10 @@ def split(labels: Sequence[Label], what: str, share: float = SHARE, seed: int = 
         UserError: There are not two samples of any class.
     """
     from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_random_state
 
+    # One for all classes: files are often named alike in each, and the same places would hold back one kind alone.
+    random = check_random_state(seed)
     places: defaultdict[Label, list[int]] = defaultdict(list)
     for place, label in enumerate(labels):
         places[label].append(place)
@@ -40,7 +43,7 @@ def split(labels: Sequence[Label], what: str, share: float = SHARE, seed: int = 
             train += of_class
             continue
         held_back = max(1, round(share * len(of_class)))
-        learned, measured = train_test_split(of_class, test_size=held_back, random_state=seed)
+        learned, measured = train_test_split(of_class, test_size=held_back, random_state=random)
         train += learned
         val += measured
     if not val:

@@ -139,9 +139,10 @@ class Table:
         Raises:
             UserError: They cannot be written.
         """
-        text = ''.join(f'{json.dumps(row)}\n' for row in rows)
+        text = ''.join(f'{json.dumps(row, ensure_ascii=False)}\n' for row in rows)
         try:
-            self._file.write(text.encode())
+            # What a file's name has that is no text becomes an escape of JSON.
+            self._file.write(text.encode(errors='backslashreplace'))
             self._file.flush()
             if time.monotonic() - self._flushed > _FLUSHED_EVERY:
                 os.fsync(self._file.fileno())
@@ -185,4 +186,4 @@ def _cell(value: Any) -> Any:
     """Return a value as a cell of CSV has it; masks would burst it, and are in the JSON lines."""
     if isinstance(value, list):
         value = [{key: part for key, part in entry.items() if key != 'mask'} for entry in value]
-    return json.dumps(value) if isinstance(value, (list, dict)) else value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value

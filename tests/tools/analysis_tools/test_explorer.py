@@ -1,6 +1,5 @@
 """The explorer's page in a real browser."""
 
-import importlib.util
 import os
 import re
 import socket
@@ -12,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from browsers import open_browser, setup_browser
 from PIL import Image
 
 from coc_core import create_model
@@ -20,14 +20,6 @@ from coc_core.mm.explorer.answers import find_checkpoints, model_of
 
 ROOT = Path(__file__).parents[3]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'explorer.py'
-FLAGS = (
-    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync',
-)  # fmt: skip
-
-_spec = importlib.util.spec_from_file_location('setup_browser', ROOT / 'tools' / 'dev' / 'setup_browser.py')
-setup_browser = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(setup_browser)
 
 
 def free_port():
@@ -83,19 +75,8 @@ def server(files):
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
-    path = setup_browser.find_browser()
-    if path is None:
-        pytest.skip('there is no Chromium (Debian: apt-get install chromium)')
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp('profile'), executable_path=path, headless=True, args=list(FLAGS),
-            viewport={'width': 1400, 'height': 1000},
-        )  # fmt: skip
-        context.set_default_timeout(120_000)
+    with open_browser(tmp_path_factory.mktemp('profile'), viewport={'width': 1400, 'height': 1000}) as context:
         yield context
-        context.close()
 
 
 class Page:

@@ -5,9 +5,11 @@ import pickle
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DATASETS, Registry
 from PIL import Image
 
 from coc_core.mm.data_checks.checks import inspections
+from coc_core.mm.data_checks.inspection import dataset_class
 
 
 @pytest.fixture
@@ -33,3 +35,12 @@ def test_samples_can_be_sent_to_other_processes(folders):
     (found,) = inspections(folders, ['train'], files=True)
     opened = [pickle.loads(pickle.dumps(sample))() for sample in found.samples]
     assert opened == [sample() for sample in found.samples] and [len(o.problems) for o in opened] == [0, 1]
+
+
+def test_what_a_package_says_of_optional_parts_is_passed_over(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'garrulous.py').write_text("print('Could not import OneDL')\nprint('mine')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(DATASETS, '_children', dict(DATASETS.children))
+    Registry('dataset', parent=DATASETS, scope='garrulous', locations=['garrulous'])
+    assert dataset_class('garrulous', dict(type='Unknown')) is None
+    assert 'mine\n' in (said := capsys.readouterr().out) and 'OneDL' not in said

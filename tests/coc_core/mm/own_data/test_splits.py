@@ -14,6 +14,12 @@ def test_each_class_has_its_share_and_the_same_one_every_time():
     assert split(labels, 'images', seed=1) != (train, val)
 
 
+def test_classes_of_files_that_are_named_alike_lose_different_ones():
+    _, val = split([label for label in range(5) for _ in range(20)], 'images')
+    held_back = {tuple(place % 20 for place in val if place // 20 == label) for label in range(5)}
+    assert len(held_back) == 5
+
+
 @pytest.mark.parametrize('counts', [[2, 2, 2], [1, 7, 2], [3, 1], [2, 100]])
 def test_classes_of_few_samples_are_learned_and_where_they_can_be_measured(counts):
     labels = [label for label, count in enumerate(counts) for _ in range(count)]

@@ -22,6 +22,15 @@ def open_table(folder, shard=ALL, record=RECORD, names=NAMES, overwrite=False):
     return Table(folder, shard, record, names, overwrite=overwrite)
 
 
+def test_names_are_text_that_can_be_searched_whatever_they_are(tmp_path):
+    table = open_table(tmp_path)
+    rows = [row('Größe 猫'), row('no text: \udce9')]
+    table.add(rows)
+    table.close()
+    assert 'Größe 猫' in table.path.read_text() and list(table.rows()) == rows
+    assert open_table(tmp_path).done == {found['path'] for found in rows}
+
+
 @pytest.fixture
 def written(tmp_path):
     table = open_table(tmp_path)
