@@ -50,6 +50,12 @@ def test_a_family_gets_its_own_lines_and_the_common_ones(setup_environment):
     assert onedl['numpy'].startswith('2.') and openmmlab['numpy'].startswith('1.')
 
 
+@pytest.mark.parametrize(('minor', 'has'), [(12, False), (13, True)])
+def test_a_python_gets_its_own_lines(setup_environment, monkeypatch, minor, has):
+    monkeypatch.setattr(setup_environment.sys, 'version_info', (3, minor, 0, 'final', 0))
+    assert ('audioop-lts' in setup_environment.locked('onedl')) is has
+
+
 def test_a_broken_lock_is_named(setup_environment, tmp_path, monkeypatch):
     monkeypatch.setattr(setup_environment, 'LOCK', tmp_path / 'requirements.lock')
     for line in ('torch>=2', 'mmcv==2.1.0  # upstream'):

@@ -32,9 +32,11 @@ def building(what: str) -> Iterator[None]:
             if _is_of_a_name(error):
                 # The rest is advice for those who write packages.
                 reason = str(error.args[0]).partition(' Please check')[0].rstrip('.')
+                # Python 3.13 asks whether another name was meant.
+                end = '' if reason.endswith('?') else '.'
                 raise UserError(
-                    f'{what[0].upper()}{what[1:]} cannot be built: {reason}. Correct the config; a class of your own '
-                    'needs its module in custom_imports.'
+                    f'{what[0].upper()}{what[1:]} cannot be built: {reason}{end} Correct the config; a class of your '
+                    'own needs its module in custom_imports.'
                 ) from error
             raise
 

@@ -244,7 +244,7 @@ def test_the_implementation_reaches_every_mixer_that_has_one():
     [
         (partial(Temperature, dim=3), 'Temperature was given dim=3, a number of its stage: change it by the variant'),
         (partial(ClusterMixer, 8), "ClusterMixer cannot be built: .* 'dim'"),
-        (Wide, "Wide cannot be built: missing a required argument: 'width'"),
+        (Wide, "Wide cannot be built: missing a required (keyword-only )?argument: 'width'"),
         (type('Bare', (nn.Module,), {}), "Bare takes no argument 'dim'. It is a number of its stage"),
         (
             type('One', (Average,), {'forward': lambda self, x: x}),

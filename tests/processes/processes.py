@@ -72,6 +72,9 @@ def _module_path() -> list[str]:
 def _become(
     words: Sequence[str], cwd: str, environment: Mapping[str, str], streams: Sequence[Path], path: Sequence[str]
 ) -> None:
+    # What the server's imports said may still be in the buffer.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stdout.flush()
     for number, stream in enumerate(streams, start=1):
         os.dup2(os.open(stream, os.O_WRONLY | os.O_APPEND), number)
     os.environ.clear()

@@ -52,17 +52,20 @@ def locked(family: str) -> dict[str, str]:
     """Return the exact versions of one family's environment, by distribution name.
 
     Raises:
-        SetupError: A line of the lock is not ``name==version``, with or without a family's name or ``linux`` behind.
+        SetupError: A line of the lock is not ``name==version``, with or without its owner: a family, ``linux``, or a
+            version such as ``python3.13``.
     """
     versions = {}
+    pythons = [f'python{major}.{minor}' for major, minor in PYTHONS]
+    mine = ('', family, sys.platform, 'python{}.{}'.format(*sys.version_info))
     for line in LOCK.read_text().splitlines():
         requirement, _, owner = (part.strip() for part in line.partition('#'))
         if not requirement:
             continue
         name, separator, version = requirement.partition('==')
-        if not separator or owner not in ('', 'linux', *FAMILIES):
+        if not separator or owner not in ('', 'linux', *FAMILIES, *pythons):
             raise SetupError(f'{LOCK.name} has a line that is not "name==version  # family": {line!r}.')
-        if owner in ('', family, sys.platform):
+        if owner in mine:
             versions[name] = version
     return versions
 
