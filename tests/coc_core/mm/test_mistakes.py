@@ -2,6 +2,7 @@
 
 import traceback
 
+import mmengine.visualization  # noqa: F401  registers its classes
 import pytest
 from mmengine.registry import VISUALIZERS, Registry
 
@@ -32,7 +33,7 @@ def build(**cfg):
     ('cfg', 'reason'),
     [
         (dict(type='Sond', size=1), 'Sond is not in the .*thing registry'),
-        (dict(type='Sound', syze=1), r".*unexpected keyword argument 'syze'"),
+        (dict(type='Sound', syze=1), r".*unexpected keyword argument 'syze'(\. Did you mean 'size')?"),
         (dict(type='Sound'), r".*missing 1 required positional argument: 'size'"),
         (dict(size=1), '.*must contain the key "type"'),
     ],
