@@ -53,7 +53,7 @@ def test_photographs_are_learned_tested_and_predicted(tmp_path, task):
     printed = [shlex.split(line)[1:] for line in told.splitlines() if line.startswith('    python ')]
     train, test, predict = [[re.sub(r'epoch_\d+', 'epoch_1', word) for word in words] for words in printed]
     options = ['--cfg-options', 'train_cfg.max_epochs=1', *FEWER.get(task, [])]
-    run([*train, *options, *FEWER_TRAINED.get(task, [])], tmp_path)
+    assert 'UserWarning' not in run([*train, *options, *FEWER_TRAINED.get(task, [])], tmp_path)
 
     run([*test, '--report', 'Bericht ü', *options], tmp_path)
     page = (tmp_path / 'Bericht ü' / 'report.html').read_text()

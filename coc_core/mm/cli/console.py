@@ -23,6 +23,13 @@ _FOR_THE_LOG = re.compile(
     r'|The prefix is not set in metric class|The length of `dataset`'
     r'|Line NMS is not compiled'
 )
+# Warnings while a model and hooks are built: that mmcv has no operators is said where one is needed, that pictures are
+# not drawn and that ignored pixels count in the mean of a loss is as the packages have it by default.
+_HARMLESS = (
+    'Fail to import ``MultiScaleDeformableAttention``',
+    'The draw is False, it means that the hook for visualization',
+    'Default ``avg_non_ignore`` is False',
+)
 
 
 class ConsoleFilter(logging.Filter):
@@ -36,6 +43,12 @@ class ConsoleFilter(logging.Filter):
 class QuietRunner(Runner):  # type: ignore[misc]
     """mmengine's runner with a console that can be read: see `ConsoleFilter`."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with warnings.catch_warnings():
+            for beginning in _HARMLESS:
+                warnings.filterwarnings('ignore', message=beginning)
+            super().__init__(*args, **kwargs)
+
     def build_logger(self, *args: object, **kwargs: object) -> logging.Logger:
         """Build mmengine's logger."""
         logger: logging.Logger = super().build_logger(*args, **kwargs)
@@ -43,12 +56,6 @@ class QuietRunner(Runner):  # type: ignore[misc]
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(ConsoleFilter())
         return logger
-
-    def build_model(self, model: Any) -> Any:
-        """Build the model. That mmcv has no operators is said where one is needed."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
-            return super().build_model(model)
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
         # It asks Python's own C compiler for its version in a shell, which complains where there is none.
