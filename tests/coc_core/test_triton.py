@@ -128,6 +128,26 @@ def test_ties_go_to_the_first_center(form):
         assert state.eq(0).all()
 
 
+@pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning')
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_bad_point_spoils_its_group_alone(form, value, monkeypatch):
+    if DEVICE == 'cpu':
+        # Compiled, a maximum compares by > and passes NaN over; interpreted, numpy takes it for the largest.
+        from triton.runtime.interpreter import ReduceOps
+
+        monkeypatch.setattr(ReduceOps, 'min_max', lambda self, values, **_: self.generic_reduce(self.whole))
+        applied = ReduceOps.apply_impl
+        monkeypatch.setattr(ReduceOps, 'apply_impl', lambda self, v: setattr(self, 'whole', v) or applied(self, v))
+    case = Case(2, 4, 6, 2, 3, center_grid=(3, 1), region_grid=(1, 2))
+    tensors, upstream = inputs(case)
+    tensors[0][1, 2, 4, 0, 1] = value
+    got, want = run(tensors, upstream, case), run(tensors, upstream, case, impl='reference')
+    spoiled = got[0].isnan()
+    assert spoiled[1, :, 3:, 0].all() and spoiled.sum() == spoiled[1, :, 3:, 0].numel()
+    for g, w in zip(got, want, strict=True):
+        assert_close(g, w, rtol=0, atol=4e-6 * max(1.0, float(w.nan_to_num(0, 0, 0).abs().max())), equal_nan=True)
+
+
 def _grid(grid):
     return (grid, grid) if isinstance(grid, int) else grid
 

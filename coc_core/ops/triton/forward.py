@@ -28,8 +28,11 @@ def assign_block(f_ND, unit_MD, inside_N, alpha, beta, M: tl.constexpr, BLOCK_M:
     wide_ND = f_ND.to(tl.float32)
     length_N = tl.maximum(tl.sqrt(tl.sum(wide_ND * wide_ND, axis=1)), EPS)
     z_NM = beta + alpha * (dot(f_ND, tl.trans(unit_MD)) / length_N[:, None])
+    # Compiled, a maximum passes NaN over, and might find a padded center; PyTorch's takes NaN for the largest.
+    z_NM = tl.where(z_NM == z_NM, z_NM, float('inf'))
     z_NM = tl.where((tl.arange(0, BLOCK_M) < M)[None, :], z_NM, float('-inf'))
     z_N, index_N = tl.max(z_NM, axis=1, return_indices=True, return_indices_tie_break_left=True)
+    z_N = tl.where(z_N == float('inf'), float('nan'), z_N)
     return index_N, tl.where(inside_N, tl.sigmoid(z_N), 0.0)
 
 
