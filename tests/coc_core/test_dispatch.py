@@ -87,3 +87,22 @@ def test_a_mixer_of_its_own_is_told():
     model = ContextCluster(create_model('coc_tiny').config, num_classes=0, mixer=Nothing)
     told = ops.explain(model, torch.zeros(1, 3, 32, 32))
     assert told[1][1] == 'own' and told[1][2].endswith('.Nothing') and told[1][3] == 'a mixer of its own'
+
+
+@pytest.mark.skipif(not dispatch._TRITON, reason='Triton is not installed')
+@pytest.mark.parametrize(
+    ('call', 'name'),
+    [
+        (Call('cuda', torch.bfloat16, '', 49, 32), 'triton'),
+        (Call('cuda', torch.bfloat16, 'a compiler or exporter', 49, 32), 'triton'),
+        (Call('cuda', torch.bfloat16, 'torch.func', 49, 32), 'plain'),
+        (Call('cuda', torch.float64, '', 49, 32), 'plain'),
+        (Call('cuda', torch.float32, '', 65, 32), 'plain'),
+        (Call('cuda', torch.float32, '', 49, 257), 'plain'),
+        (Call('cpu', torch.float64, '', 65, 257), 'cpu'),
+        (Call('cpu', torch.float32, 'torch.jit.trace', 4, 24), 'plain'),
+        (Call('meta', torch.float32, '', 4, 24), 'plain'),
+    ],
+)
+def test_chosen_by_device_precision_sizes_and_tracing(call, name):
+    assert {select(operation, 'auto', call).name for operation in ('cluster', 'mixer')} == {name}

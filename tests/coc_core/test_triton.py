@@ -11,7 +11,6 @@ from torch import nn
 from torch.testing import assert_close
 
 from coc_core.ops import assign, cluster
-from coc_core.ops.dispatch import Call, select
 from coc_core.ops.triton import cluster as cluster_triton
 from coc_core.ops.triton import launch, operator, plan
 
@@ -383,24 +382,6 @@ except ValueError as error:
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert sentence in done.stdout, done.stderr
-
-
-@pytest.mark.parametrize(
-    ('call', 'name'),
-    [
-        (Call('cuda', torch.bfloat16, '', 49, 32), 'triton'),
-        (Call('cuda', torch.bfloat16, 'a compiler or exporter', 49, 32), 'triton'),
-        (Call('cuda', torch.bfloat16, 'torch.func', 49, 32), 'plain'),
-        (Call('cuda', torch.float64, '', 49, 32), 'plain'),
-        (Call('cuda', torch.float32, '', 65, 32), 'plain'),
-        (Call('cuda', torch.float32, '', 49, 257), 'plain'),
-        (Call('cpu', torch.float64, '', 65, 257), 'cpu'),
-        (Call('cpu', torch.float32, 'torch.jit.trace', 4, 24), 'plain'),
-        (Call('meta', torch.float32, '', 4, 24), 'plain'),
-    ],
-)
-def test_chosen_by_device_precision_sizes_and_tracing(call, name):
-    assert {select(operation, 'auto', call).name for operation in ('cluster', 'mixer')} == {name}
 
 
 def test_the_kernels_compile_for_hopper():
