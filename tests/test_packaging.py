@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -26,8 +25,7 @@ def build(source, out, kind):
 def wheel(tmp_path_factory):
     """A wheel that was built from an sdist, as those that are handed out."""
     folder = tmp_path_factory.mktemp('dist')
-    with tarfile.open(build(ROOT, folder, 'sdist')) as archive:
-        archive.extractall(folder, filter='data')
+    shutil.unpack_archive(build(ROOT, folder, 'sdist'), folder)
     return build(next(path for path in folder.iterdir() if path.is_dir()), folder, 'wheel')
 
 

@@ -24,6 +24,7 @@ _MEMORY = (
     f'{_AGAIN}'
 )
 _LOST_WORKER = f'A data worker ended while it handed over a batch. {_MEMORY}'
+_SILENT = f'(env_cfg.dist_cfg.timeout): it hangs or its machine is gone. {_AGAIN}'
 _SECONDS_UNTIL_THE_SIGNAL = 0.5
 # Of these the first that is found in an error's text says what happened.
 _CAUSES = (
@@ -41,8 +42,12 @@ _CAUSES = (
 _CAUSES_AMONG_PROCESSES = (
     (
         r'Timed out waiting (?P<how>\d+)ms|ran for (?P<nccl>\d+) milliseconds before timing out',
-        'Another process of the training did not answer within {seconds} seconds (env_cfg.dist_cfg.timeout): it hangs '
-        f'or its machine is gone. {_AGAIN}',
+        f'Another process of the training did not answer within {{seconds}} seconds {_SILENT}',
+    ),
+    (
+        # Gloo, of the other operations of a process that has waited in vain for one.
+        r'Application timeout caused pair closure',
+        f'Another process of the training did not answer in time {_SILENT}',
     ),
     (
         r'Connection (?:closed|reset) by peer|Broken pipe|Connection refused|remote process exited',

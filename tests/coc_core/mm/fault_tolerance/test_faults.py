@@ -32,6 +32,10 @@ from coc_core.mm.fault_tolerance.faults import Fault, explained
             '[../gloo/transport/tcp/buffer.cc:72] Timed out waiting 1800000ms for recv operation',
             r'did not answer within 1800 seconds \(env_cfg',
         ),
+        (
+            '[../gloo/transport/tcp/pair.cc:547] Application timeout caused pair closure',
+            r'did not answer in time \(env_cfg',
+        ),
         ('Connection closed by peer [127.0.0.1]:1', 'Another process of the training has ended'),
     ],
 )
