@@ -22,7 +22,7 @@ from coc_core.ops import mlp, norm, plain, reference, triton
 from coc_core.ops.context import autocast_dtype, traced_by
 from coc_core.ops.cpu import mixer as cpu_mixer
 from coc_core.ops.cpu import slabs
-from coc_core.ops.triton import trial
+from coc_core.ops.triton import plan, trial
 
 _INSTEAD = "choose impl='auto', or 'plain', which runs everywhere"
 _TRITON = find_spec('triton') is not None
@@ -52,6 +52,7 @@ class Row:
         transformed: Whether it may be traced by other means, transformed, and differentiated any number of times.
         max_centers: The most centers of a region.
         max_dim: The most channels of a head.
+        max_held: The most channels of all centers of a region together, both padded to powers of two.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Row:
     transformed: bool = True
     max_centers: int | None = None
     max_dim: int | None = None
+    max_held: int | None = None
 
     def misfit(self, call: Call, *, by_name: bool = False) -> str:
         """Return why a call is not for this row, in words that follow its name, or ''."""
@@ -79,12 +81,15 @@ class Row:
             return f'takes at most {self.max_centers} centers in a region, not {call.centers}'
         if self.max_dim and call.dim > self.max_dim:
             return f'takes heads of at most {self.max_dim} channels, not {call.dim}'
+        if self.max_held and plan.held(call.centers, call.dim) > self.max_held:
+            return f'takes at most {self.max_held} channels of all centers of a region, not {call.centers} x {call.dim}'
         return ''
 
 
 _GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _PIECES: dict[str, Any] = dict(device='cuda', dtypes=_GPU_DTYPES, compiled=False, transformed=False)
-_KERNELS: dict[str, Any] = {**_PIECES, 'compiled': True, 'max_centers': triton.MAX_CENTERS, 'max_dim': triton.MAX_DIM}
+_MOST = dict(max_centers=plan.MAX_CENTERS, max_dim=plan.MAX_DIM, max_held=plan.MAX_HELD)
+_KERNELS: dict[str, Any] = {**_PIECES, 'compiled': True, **_MOST}
 _CPU: dict[str, Any] = dict(device='cpu', compiled=False, transformed=False)
 
 TABLE: dict[str, tuple[Row, ...]] = {
@@ -186,7 +191,8 @@ def serve(operation: str, impl: str, call: Call, device: torch.device, problem: 
     row = select(operation, impl, call)
     if impl != 'auto' or row.name != 'triton' or not row.max_dim:
         return row, ''
-    refusal = trial.refusal(device, call.dtype, None if call.traced_by else problem())
+    shared_bytes = plan.shared_bytes(call.centers, call.dim, call.dim, call.dtype.itemsize)
+    refusal = trial.refusal(device, call.dtype, shared_bytes, None if call.traced_by else problem())
     return (plain_row(operation), refusal) if refusal else (row, '')
 
 

@@ -8,10 +8,8 @@ from coc_core.ops.triton import plan
 
 
 def test_forms_are_chosen_by_size():
-    assert plan.fits_on_chip(49, 4, 24, 24, 4) and plan.fits_on_chip(64, 64, 32, 8, 4)
-    assert plan.fits_on_chip(24, 1, 256, 256, 2) and not plan.fits_on_chip(24, 1, 256, 256, 4)
-    assert not plan.fits_on_chip(1050, 4, 32, 32, 2) and not plan.fits_on_chip(64, 1, 256, 16, 2)
-    assert not plan.fits_on_chip(196, 49, 24, 24, 2)
+    assert plan.is_whole(49, 4) and plan.is_whole(512, 16) and plan.is_whole(128, 64)
+    assert not plan.is_whole(513, 1) and not plan.is_whole(196, 49)
 
 
 @pytest.mark.parametrize('groups', [1, 7, 1024, 40000])

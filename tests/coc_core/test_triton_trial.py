@@ -7,6 +7,7 @@ refuses.
 import itertools
 import subprocess
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ KINDS = [
     PermissionError(13, 'Permission denied: cache'),
 ]
 GRIDS = dict(center_grid=2, region_grid=1)
+ALL = ['forward_whole', 'values_backward_whole', 'points_backward_whole']
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +55,10 @@ def served(monkeypatch):
         for name, rows in TABLE.items()
     }
     monkeypatch.setattr(dispatch, 'TABLE', table)
-    monkeypatch.setattr(trial, 'lacks', lambda index: '')
+    monkeypatch.setattr(trial, 'lacks', lambda index, shared_bytes: '')
 
 
-def refuse(monkeypatch, error, kernels=('forward_on_chip', 'backward_on_chip')):
+def refuse(monkeypatch, error, kernels=('forward_whole', 'points_backward_whole')):
     """Have the launcher raise an error for some kernels."""
     run, tried = launch.run, []
 
@@ -83,11 +85,11 @@ def test_what_runs_is_tried_once_and_serves(monkeypatch):
     with warnings.catch_warnings(action='error'):
         for got, want in zip(call(), call('plain'), strict=True):
             assert_close(got, want)
-    assert tried == ['forward_on_chip', 'backward_on_chip'] * 2
+    assert tried == ALL * 2
     call()
-    assert len(tried) == 6
+    assert len(tried) == 9
     call(dtype=torch.float16)
-    assert len(tried) == 10
+    assert len(tried) == 15
 
 
 @pytest.mark.usefixtures('served')
@@ -108,10 +110,10 @@ def test_what_is_refused_is_served_by_plain_pytorch(monkeypatch, error):
 
 @pytest.mark.usefixtures('served')
 def test_a_backward_that_is_refused_is_known_before_the_forward(monkeypatch):
-    tried = refuse(monkeypatch, KINDS[0], kernels=('backward_on_chip',))
+    tried = refuse(monkeypatch, KINDS[0], kernels=('points_backward_whole',))
     with pytest.warns(UserWarning, match='OutOfResources'):
         got = call()
-    assert tried == ['forward_on_chip', 'backward_on_chip']
+    assert tried == ALL
     assert all(torch.equal(g, w) for g, w in zip(got, call('plain'), strict=True))
 
 
@@ -159,11 +161,11 @@ def test_inference_mode_and_autocast(monkeypatch):
     mixer = ClusterMixer(6, 2, 8, **GRIDS)
     with torch.inference_mode(), torch.autocast('cpu', dtype=torch.bfloat16):
         assert mixer(torch.randn(1, 4, 4, 6)).dtype == torch.bfloat16
-    assert tried == ['forward_on_chip', 'backward_on_chip', 'forward_on_chip']
+    assert tried == [*ALL, 'forward_whole']
     # What was tried there serves a training, too.
     with torch.autocast('cpu', dtype=torch.bfloat16):
         mixer(torch.randn(1, 4, 4, 6)).sum().backward()
-    assert len(tried) == 5
+    assert len(tried) == 7
 
 
 @pytest.mark.usefixtures('served')
@@ -171,14 +173,14 @@ def test_a_graph_that_is_made_is_not_tried(monkeypatch):
     tried = refuse(monkeypatch, None, kernels=())
     mixer, x = ClusterMixer(6, 2, 8, **GRIDS), torch.randn(1, 4, 4, 6)
     got = torch.compile(mixer, backend='aot_eager', fullgraph=True)(x)
-    assert tried == ['forward_on_chip'] and trial._tried.cache_info().currsize == 0
+    assert tried == ['forward_whole'] and trial._tried.cache_info().currsize == 0
     assert torch.equal(got, mixer(x))
 
 
 @pytest.mark.usefixtures('served')
 def test_regions_that_are_cut_into_chunks_are_tried_once(monkeypatch):
     tried = refuse(monkeypatch, KINDS[0], kernels=('pool_chunk',))
-    monkeypatch.setattr(plan, 'ON_CHIP_POINTS', 0)
+    monkeypatch.setattr(plan, 'WHOLE_POINTS', 0)
     with pytest.warns(UserWarning, match='4 centers and heads of 8 channels'):
         call(size=4)
     call(size=6)
@@ -186,32 +188,38 @@ def test_regions_that_are_cut_into_chunks_are_tried_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('hip', 'capability', 'missing', 'sentence'),
+    ('hip', 'capability', 'shared', 'missing', 'sentence'),
     [
-        (None, (9, 0), '', ''),
-        ('6.4', (9, 4), '', 'The kernels are made for CUDA, not for ROCm.'),
-        (None, (7, 5), '', 'The kernels need a GPU of capability 8.0, and this one has 7.5.'),
-        (None, (8, 6), 'Triton needs a C compiler', 'Triton needs a C compiler'),
+        (None, (9, 0), 232448, '', ''),
+        ('6.4', (9, 4), 65536, '', 'The kernels are made for CUDA, not for ROCm.'),
+        (None, (7, 5), 65536, '', 'The kernels need a GPU of capability 8.0, and this one has 7.5.'),
+        (None, (8, 6), 101376, 'Triton needs a C compiler', 'Triton needs a C compiler'),
+        (None, (8, 6), 99999, '', 'need up to 100,000 bytes of shared memory here, more than this GPU has.'),
     ],
 )
-def test_what_a_gpu_lacks(monkeypatch, hip, capability, missing, sentence):
+def test_what_a_gpu_lacks(monkeypatch, hip, capability, shared, missing, sentence):
     monkeypatch.setattr(torch.version, 'hip', hip)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda index: capability)
     monkeypatch.setattr(compilers, 'missing_for_triton', lambda: missing)
     monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda: True)
-    problem = Problem(1, 2, 1, 1, 4, 4, 2, 2, 8, 8, False)
+    properties = SimpleNamespace(shared_memory_per_block_optin=shared)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda index: properties)
+    problem = Problem(1, 2, 1, 1, 4, 4, 2, 2, 8, 8, 4, False)
     with warnings.catch_warnings(record=True, action='always') as warned:
         # While a CUDA graph is captured nothing is tried.
-        assert trial.refusal(torch.device('cuda', 0), torch.float32, problem) == sentence
+        refusal = trial.refusal(torch.device('cuda', 0), torch.float32, 100_000, problem)
+    assert sentence in refusal and bool(sentence) == bool(refusal)
     assert len(warned) == bool(sentence)
 
 
 def test_a_compiler_takes_what_a_gpu_lacks_for_a_constant(monkeypatch):
     monkeypatch.setattr(compilers, 'missing_for_triton', lambda: 'lacking')
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda index: (9, 0))
+    properties = SimpleNamespace(shared_memory_per_block_optin=232448)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda index: properties)
 
     def function(x):
-        return x + len(trial.lacks(x.device.index))
+        return x + len(trial.lacks(x.device.index, 4096))
 
     compiled = torch.compile(function, backend='eager', fullgraph=True)
     with pytest.warns(UserWarning, match='lacking'):

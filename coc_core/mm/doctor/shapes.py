@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from coc_core.files import project_folder
+from coc_core.ops.triton import plan
 from coc_core.variants import VARIANTS, CoCConfig
 
 IMAGE_SIZE = (224, 224)
@@ -41,8 +42,10 @@ class Shape(NamedTuple):
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        """What kernels are compiled for."""
-        return self.height // self.region_grid, self.width // self.region_grid, self.dim, self.center_grid
+        """What kernels are compiled for: not the sizes of a map, but whether one program handles it."""
+        points = (self.height // self.region_grid) * (self.width // self.region_grid)
+        is_whole = plan.is_whole(points, self.center_grid**2)
+        return self.dim, self.center_grid, is_whole
 
     def __str__(self) -> str:
         size = 'x'.join(map(str, self[1:6]))

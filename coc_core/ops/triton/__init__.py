@@ -1,10 +1,10 @@
 """``impl='triton'``: the clustering operator as fused GPU kernels, forward and backward.
 
-Nothing of the size of centers times points leaves the chip. A region of some hundred points is handled by one
-program, which reads every input once; a larger one is cut into chunks, and f and v are then read twice at most.
-`operator` registers it with PyTorch, `trial` finds out whether it runs here, `launch` and `plan` decide how kernels are
-launched, `forward` and `backward` are the kernels. Triton is imported when a kernel is first launched: without it all
-else works.
+Nothing of the size of centers times points leaves the chip. A region of up to 512 points is handled by one program,
+a larger one is cut into chunks; the size of a region is no part of what is compiled. `operator` registers it with
+PyTorch, `trial` finds out whether it runs here, `plan` and `launch` decide how kernels are launched. `whole` and
+`chunks` are the kernels of the two forms, made of the same `steps`, which rest on `products` and `maps`. Triton is
+imported when a kernel is first launched: without it all else works.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from torch import Tensor
 from coc_core.ops.linear import fold_scale
 from coc_core.ops.regions import Grid, as_pair, region_size
 from coc_core.ops.triton import operator
-from coc_core.ops.triton.plan import MAX_CENTERS, MAX_DIM
 
-__all__ = ['MAX_CENTERS', 'MAX_DIM', 'cluster', 'mix']
+__all__ = ['cluster', 'mix']
 
 
 def cluster(points_BHWKD: Tensor, values_BHWKD: Tensor, alpha: Tensor, beta: Tensor, **options: Any) -> Tensor:

@@ -1,8 +1,6 @@
-"""How the kernels are launched: what fits on the chip, block sizes, warps and chunks. Pure functions of sizes.
+"""How the kernels are launched: which form a region takes, block sizes, warps and chunks. Pure functions of sizes.
 
-Every number was chosen by compiling the kernels for sm_90, not by timing them: half precision spills no registers at
-the models' shapes, float32 some 15 of a thread's in two kernels, the backward of small regions and the assignment of
-256 channels.
+Every number was chosen by compiling the kernels and counting instructions, registers and spills, not by timing them.
 """
 
 from __future__ import annotations
@@ -11,23 +9,30 @@ from typing import NamedTuple
 
 MAX_CENTERS = 64
 MAX_DIM = 256
-# The largest padded [N, D] tile, of which a program holds five or six in the backward: in float32 registers spill
-# beyond, in half precision they do at twice the elements. And the largest padded [N, M] tile.
-ON_CHIP_BYTES = 16384
-ON_CHIP_ASSIGNMENTS = 4096
-ON_CHIP_POINTS = 256
+# Of the centers of a region together, each padded to powers of two: what they hold has to fit into shared memory.
+MAX_HELD = 4096
+# Up to here products are left to FMA in float32, as padding for tensor cores would cost more.
+NARROW = 8
+# Larger regions are cut into chunks, which keep a GPU busy where groups are few, and need no center on the chip.
+WHOLE_POINTS = 512
+WHOLE_ASSIGNMENTS = 8192
+# Of a program's tiles of points and of centers: more would not fit in the registers.
+ELEMENTS_PER_WARP = 1024
+MAX_WARPS = 8
 PROGRAMS_PER_PROCESSOR = 8
+# The kernels find a point's row by a product in float32.
+MAX_POINTS = 2**20
 
 
 class Blocks(NamedTuple):
-    """Sizes of a program."""
+    """Sizes of a program; the last kernel of the backward, which holds the most, takes ``few_points`` at a time."""
 
     points: int
+    few_points: int
     centers: int
     dim: int
     values_dim: int
     warps: int
-    stages: int
 
 
 class Chunks(NamedTuple):
@@ -37,30 +42,42 @@ class Chunks(NamedTuple):
     size: int
 
 
-def padded(size: int) -> int:
-    """Return the power of two that holds ``size``; 16 at least, as matrix products on tensor cores need it."""
-    return max(16, 1 << (size - 1).bit_length())
+def padded(size: int, least: int = 1) -> int:
+    """Return the power of two that holds ``size`` and ``least``."""
+    return max(least, 1 << (size - 1).bit_length())
 
 
-def fits_on_chip(points: int, centers: int, dim: int, values_dim: int, itemsize: int) -> bool:
+def held(centers: int, dim: int) -> int:
+    """Return how many channels the centers of a region have together, padded."""
+    return padded(centers) * padded(dim, 16)
+
+
+def is_whole(points: int, centers: int) -> bool:
     """Tell whether a region is handled by one program. ``points`` may be symbolic: it is only compared."""
-    tile = ON_CHIP_BYTES // itemsize // padded(max(dim, values_dim))
-    return points <= min(ON_CHIP_POINTS, tile, ON_CHIP_ASSIGNMENTS // padded(centers))
+    return points <= min(WHOLE_POINTS, WHOLE_ASSIGNMENTS // padded(centers))
 
 
-def on_chip_blocks(points: int, centers: int, dim: int, values_dim: int) -> Blocks:
-    """Blocks that hold a whole region; 16 elements of a tile a thread keep the backward's tiles in registers."""
-    block_n, block_m, block_d, block_dv = (padded(n) for n in (points, centers, dim, values_dim))
-    tile = block_n * max(block_d, block_dv, block_m)
-    return Blocks(block_n, block_m, block_d, block_dv, min(8, max(1, tile // 512)), 1)
+def blocks_of(centers: int, dim: int, values_dim: int, itemsize: int) -> Blocks:
+    """Return the blocks of all kernels; matrix products sum over 16 points or channels at least.
+
+    At most 128 registers serve the half precision of coc_tiny and coc_small, and nowhere do more than 64 bytes spill.
+    """
+    block_m, block_d, block_dv = padded(centers), padded(dim, 16), padded(values_dim, 16)
+    widest, half, narrow = max(block_d, block_dv), itemsize == 2, block_m <= NARROW
+    large = 32 if block_m < 32 else 64
+    block_n = large if widest <= 32 and (half or narrow) else 16
+    few = 16 if half and narrow else block_n
+    warps = max(1, (block_n + block_m) * widest // ELEMENTS_PER_WARP)
+    # A power of two.
+    warps = 1 << (warps.bit_length() - 1)
+    return Blocks(block_n, few, block_m, block_d, block_dv, min(MAX_WARPS, warps))
 
 
-def chunk_blocks(centers: int, dim: int, values_dim: int) -> Blocks:
-    """Blocks of the loops over a chunk: a tile of 2,048 to 4,096 elements, beside what is held for the centers."""
-    block_m, block_d, block_dv = (padded(n) for n in (centers, dim, values_dim))
-    widest = max(block_d, block_dv)
-    block_n = max(16, min(64, 4096 // widest))
-    return Blocks(block_n, block_m, block_d, block_dv, 8 if block_m * widest >= 2048 else 4, 2)
+def shared_bytes(centers: int, dim: int, values_dim: int, itemsize: int) -> int:
+    """Return more shared memory than a program of any kernel takes: centers in three parts each, and two tiles."""
+    blocks = blocks_of(centers, dim, values_dim, itemsize)
+    widest = max(blocks.dim, blocks.values_dim)
+    return 26 * blocks.centers * widest + 2 * blocks.points * widest * itemsize + 1024
 
 
 def split(points: int, groups: int, block: int, processors: int) -> Chunks:

@@ -18,27 +18,28 @@ from torch import Tensor
 
 from coc_core import compilers
 from coc_core.ops.regions import as_pair
-from coc_core.ops.triton import launch, plan
+from coc_core.ops.triton import launch
 from coc_core.ops.triton.launch import Problem
 
 LEAST_CAPABILITY = (8, 0)
-# Rows and columns of a region that is too large for one program, however small its heads are.
-CHUNKED = 32
+# Rows and columns of a region that one program handles whatever its centers, and of one that none does.
+WHOLE, CHUNKED = 4, 32
 _refusals = itertools.count()
 
 
-def refusal(device: torch.device, dtype: torch.dtype, problem: Problem | None) -> str:
+def refusal(device: torch.device, dtype: torch.dtype, shared_bytes: int, problem: Problem | None) -> str:
     """Return why the kernels do not run, in a sentence, or ''. The first reason that is met is a warning.
 
     Args:
         device: A GPU.
         dtype: Of the maps.
+        shared_bytes: Shared memory that they need, see `plan.shared_bytes`.
         problem: The sizes of a call; None where nothing can be launched, as in a graph that is made.
 
     Raises:
         RuntimeError: The launch has left the device unusable, as an illegal memory access does.
     """
-    lacking: str = lacks(device.index)
+    lacking: str = lacks(device.index, shared_bytes)
     if lacking or problem is None or _capturing(device):
         return lacking
     return _tried(device, dtype, kind_of(problem, dtype))
@@ -51,32 +52,41 @@ def problem_of_layer(mixer: Any, x_BHWC: Tensor) -> Problem | None:
         return None
     size = x_BHWC.shape[1] // regions[0], x_BHWC.shape[2] // regions[1]
     dims = mixer.head_dim, mixer.head_dim
-    return Problem(len(x_BHWC), mixer.heads, *regions, *size, *centers, *dims, mixer.denominator == 'count')
+    by_count = mixer.denominator == 'count'
+    return Problem(len(x_BHWC), mixer.heads, *regions, *size, *centers, *dims, x_BHWC.dtype.itemsize, by_count)
 
 
 def kind_of(problem: Problem, dtype: torch.dtype) -> Problem:
-    """Return a small problem that the same kernels are compiled for: those of large regions know no size of these."""
-    p = problem._replace(batch=1, region_rows=min(2, problem.region_rows), region_cols=min(2, problem.region_cols))
-    on_chip = plan.fits_on_chip(p.points, p.centers, p.dim, p.values_dim, dtype.itemsize)
-    return p if on_chip else p._replace(height=CHUNKED, width=CHUNKED)
+    """Return a small problem that the same kernels are compiled for: they know no size of a region."""
+    p = problem._replace(batch=1, itemsize=dtype.itemsize)
+    size = WHOLE if p.is_whole else CHUNKED
+    return p._replace(height=size, width=size)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def lacks(index: int | None) -> str:
+def lacks(index: int | None, shared_bytes: int = 0) -> str:
     """Return what a GPU, or the machine around it, lacks for the kernels, in a sentence, or ''."""
-    return _lacks(index)
+    return _lacks(index, shared_bytes)
 
 
 @cache
-def _lacks(index: int | None) -> str:
+def _lacks(index: int | None, shared_bytes: int) -> str:
     if torch.version.hip is not None:
         sentence = 'The kernels are made for CUDA, not for ROCm.'
     elif torch.cuda.get_device_capability(index) < LEAST_CAPABILITY:
         capability, least = (f'{a}.{b}' for a, b in (torch.cuda.get_device_capability(index), LEAST_CAPABILITY))
         sentence = f'The kernels need a GPU of capability {least}, and this one has {capability}.'
+    elif shared_bytes and _shared_memory(index) < shared_bytes:
+        sentence = f'The kernels need up to {shared_bytes:,} bytes of shared memory here, more than this GPU has.'
     else:
         sentence = compilers.missing_for_triton()
     return _told(sentence)
+
+
+def _shared_memory(index: int | None) -> int:
+    """Return what a program may have at most; PyTorch has no type for it."""
+    most: int = torch.cuda.get_device_properties(index).shared_memory_per_block_optin  # type: ignore[attr-defined]
+    return most
 
 
 @cache
