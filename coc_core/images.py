@@ -40,8 +40,9 @@ def pad_to_multiple(images: Tensor, divisor: int) -> Tensor:
 def append_coordinates(images: Tensor) -> Tensor:
     """Append each pixel's row / (H - 1) - 0.5 and column / (W - 1) - 0.5: [B, C, H, W] -> [B, C + 2, H, W]."""
     batch, _, height, width = images.shape
-    make = _coordinates if traced_by(images) else _cached_coordinates
-    grid = make(height, width, images.dtype, images.device)
+    stream = None if traced_by(images) else _stream(images.device)
+    kind = height, width, images.dtype, images.device
+    grid = _coordinates(*kind) if stream is None else _cached_coordinates(*kind, stream)
     return torch.cat([images, grid.expand(batch, 2, height, width)], dim=1)
 
 
@@ -59,8 +60,18 @@ def _coordinates(height: int, width: int, dtype: torch.dtype, device: torch.devi
     return torch.stack([rows[:, None].expand(-1, width), cols.expand(height, -1)]).to(dtype)
 
 
+def _stream(device: torch.device) -> int | None:
+    """Return the number of the stream that work on a device is queued in, 0 on a CPU; None while a graph is captured.
+
+    What one stream makes another would read too early, and what a graph makes is there when it is replayed only.
+    """
+    if device.type != 'cuda':
+        return 0
+    return None if torch.cuda.is_current_stream_capturing() else torch.cuda.current_stream(device).cuda_stream
+
+
 @lru_cache(maxsize=8)
-def _cached_coordinates(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _cached_coordinates(height: int, width: int, dtype: torch.dtype, device: torch.device, stream: int) -> Tensor:
     # A tensor made in inference mode could not take part in training later.
     with torch.inference_mode(False):
         return _coordinates(height, width, dtype, device)

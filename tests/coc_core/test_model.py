@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from coc_core import VARIANTS, CoCConfig, ContextCluster, create_model
+from coc_core import VARIANTS, CoCConfig, ContextCluster, create_model, images
 from coc_core.errors import UserError
 from coc_core.images import append_coordinates
 
@@ -35,6 +35,18 @@ def test_padding_is_zeros_at_bottom_and_right_with_coordinates_over_the_padded_s
     padded[..., :13, :21] = image
     with torch.no_grad():
         assert torch.equal(model.forward_features(image), model.forward_features(padded)[..., :2, :3])
+
+
+def test_coordinates_are_kept_for_a_stream_and_never_for_a_graph(monkeypatch):
+    made = []
+    make = images._coordinates
+    monkeypatch.setattr(images, '_coordinates', lambda *kind: made.append(kind) or make(*kind))
+    images._cached_coordinates.cache_clear()
+    # A stream, again, another one, and a graph that is captured, twice.
+    for stream, number in ((0, 1), (0, 1), (7, 2), (None, 3), (None, 4)):
+        monkeypatch.setattr(images, '_stream', lambda device, stream=stream: stream)
+        append_coordinates(torch.zeros(1, 3, 5, 9))
+        assert len(made) == number
 
 
 def test_coordinates_are_row_then_column():
