@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import coc_core
 from benchmarks.cases import Case, ModelCase, OperatorCase, split_name
 from benchmarks.counting import count_flops, nbytes, parameter_count, plain_copy, tensors_of
-from benchmarks.equality import check_model, check_operator
+from benchmarks.equality import check_compiled, check_model, check_operator
 from benchmarks.machine import DTYPES
 from coc_core.errors import UserError, did_you_mean
 from coc_core.ops import cluster
@@ -56,7 +56,7 @@ def model_candidates(
     images = torch.randn(case.batch_size, 3, *case.size, device=device)
     candidates = []
     for name in case.models:
-        for impl in impls:
+        for impl in dict.fromkeys([*impls, 'plain']) if case.compiled else impls:
             model = context_cluster(name, impl, case.dense).to(device)
             own = name if impl == 'auto' else f'{name} impl={impl}'
             forward = model.forward_dense if case.dense else model
@@ -66,9 +66,12 @@ def model_candidates(
             calls = {own: lambda images, forward=forward: forward(images)}
             if reference_call is not None and reference_name not in [c.name for c in candidates]:
                 calls[reference_name] = reference_call
+            if case.compiled:
+                calls[f'{own} compiled'] = compiled = torch.compile(forward)
+                check_compiled(own, forward, compiled, images)
             for label, call in calls.items():
                 step = model_step(model, call, images, mode, precision)
-                is_own = label == own
+                is_own = label != reference_name
                 candidates.append(
                     Candidate(
                         label,

@@ -26,6 +26,7 @@ class ModelCase:
         peers: Models of timm beside them.
         rounds: How often each is timed.
         modes: ``'eval'``, ``'train'`` or both.
+        compiled: Measure each Context Cluster compiled by ``torch.compile`` too, fused and in plain PyTorch.
     """
 
     models: tuple[str, ...]
@@ -35,12 +36,14 @@ class ModelCase:
     peers: tuple[str, ...] = ()
     rounds: int = 7
     modes: tuple[str, ...] = MODES
+    compiled: bool = False
 
     @property
     def label(self) -> str:
         """What the rows of this case have in common."""
         kind = 'dense backbone' if self.dense else 'classifier'
-        return f'{kind}, {self.batch_size} x {self.size[0]}x{self.size[1]}'
+        compiled = ', compiled or not' if self.compiled else ''
+        return f'{kind}, {self.batch_size} x {self.size[0]}x{self.size[1]}{compiled}'
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,11 @@ def suite(device: str) -> tuple[Case, ...]:
     rounds = 20 if on_gpu else 7
     # The reference backbone takes 20 seconds a step on two cores.
     dense_rounds = 10 if on_gpu else 2
+    # Compiling takes a minute for each on a GPU, and several on a CPU.
+    compiled = (ModelCase(('coc_tiny',), (224, 224), batch, rounds=rounds, compiled=True),) if on_gpu else ()
     return (
         ModelCase(('coc_tiny', 'coc_small'), (224, 224), batch, peers=PEERS, rounds=rounds),
+        *compiled,
         ModelCase(('coc_small-4', 'coc_small-49'), DENSE_SIZE, dense_batch, dense=True, rounds=dense_rounds),
         # coc_tiny's first and third stage, coc_tiny_plain's first, coc_small-49's first, a point cloud's groups.
         OperatorCase((batch, 56, 56, 4, 24), 2, 8, rounds=rounds),

@@ -137,6 +137,21 @@ def check_model(
         _agree(excess, f'{name} with impl={impl!r} is not equal to the reference model in {dtype} at {height}x{width}')
 
 
+def check_compiled(
+    name: str, forward: Callable[[Tensor], object], compiled: Callable[[Tensor], object], images: Tensor
+) -> None:
+    """Compare what a compiled model makes of some images with what the model does.
+
+    Raises:
+        UnequalError: They differ.
+    """
+    with torch.no_grad():
+        both = zip(tensors_of(compiled(images)), tensors_of(forward(images)), strict=True)
+        difference = max(relative_difference(got, want) for got, want in both)
+    if difference > LARGE_TOLERANCE[torch.float32]:
+        raise UnequalError(f'{name} compiled differs from {name} by {difference:.1e}: nothing is timed.')
+
+
 def _fill(model: nn.Module, seed: int) -> None:
     """Random parameters: at its initialization the layer scale hides what the layers compute."""
     generator = torch.Generator().manual_seed(seed)

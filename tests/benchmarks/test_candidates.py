@@ -33,6 +33,22 @@ def test_models_stand_beside_their_reference_form_and_models_of_timm():
     assert peer.bytes == 4 * (3 * 32 * 64 + 1000 + peer.parameters)
 
 
+def test_compiled_models_stand_beside_those_that_are_not(monkeypatch):
+    monkeypatch.setattr(torch, 'compile', lambda forward: lambda images: forward(images))
+    case = ModelCase(('coc_tiny-1',), (32, 64), 1, compiled=True)
+    found = model_candidates(case, mode='eval', precision='fp32', impls=('auto',), reference=True, device=CPU)
+    assert compared(found) == [
+        ('coc_tiny-1', 'auto', 'coc_tiny-1 reference'),
+        ('coc_tiny-1 reference', 'reference', None),
+        ('coc_tiny-1 compiled', 'auto', 'coc_tiny-1 reference'),
+        ('coc_tiny-1 impl=plain', 'plain', 'coc_tiny-1 reference'),
+        ('coc_tiny-1 impl=plain compiled', 'plain', 'coc_tiny-1 reference'),
+    ]
+    monkeypatch.setattr(torch, 'compile', lambda forward: lambda images: 1.2 * forward(images))
+    with pytest.raises(UserError, match='coc_tiny-1 compiled differs from coc_tiny-1 by'):
+        model_candidates(case, mode='eval', precision='fp32', impls=('auto',), reference=True, device=CPU)
+
+
 def test_without_the_reference_form_any_size_will_do():
     case = ModelCase(('coc_tiny',), (33, 40), 1, dense=True)
     options = dict(mode='train', precision='fp32', impls=('auto',), device=CPU)

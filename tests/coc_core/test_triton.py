@@ -142,6 +142,8 @@ def test_a_bad_point_spoils_its_group_alone(form, value, monkeypatch):
     got, want = run(tensors, upstream, case), run(tensors, upstream, case, impl='reference')
     spoiled = got[0].isnan()
     assert spoiled[1, :, 3:, 0].all() and spoiled.sum() == spoiled[1, :, 3:, 0].numel()
+    # No center is taken that is not there.
+    assert operator.cluster(*tensors, 3, 1, 1, 2, False)[1].max() < 3
     for g, w in zip(got, want, strict=True):
         assert_close(g, w, rtol=0, atol=4e-6 * max(1.0, float(w.nan_to_num(0, 0, 0).abs().max())), equal_nan=True)
 

@@ -50,6 +50,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar='NAME',
         help=f'models of timm beside them; without a name {" ".join(PEERS)}',
     )
+    models.add_argument('--compile', action='store_true', help='also compiled by torch.compile, fused and plain')
     operator = parser.add_argument_group('operator')
     operator.add_argument(
         '--shape',
@@ -76,8 +77,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.operator != bool(args.shape):
         parser.error('--operator and --shape B H W HEADS D CENTERS REGIONS go together')
-    if not args.model and (args.dense or args.center_grid or args.peers != ()):
-        parser.error('--dense, --center-grid and --peers are for --model')
+    if not args.model and (args.dense or args.center_grid or args.compile or args.peers != ()):
+        parser.error('--dense, --center-grid, --compile and --peers are for --model')
     return args
 
 
@@ -142,6 +143,7 @@ def cases_of(args: argparse.Namespace, device_type: str) -> list[Case]:
     # A bare --peers is an empty list.
     named = PEERS if args.peers == [] else args.peers
     theirs = dict.fromkeys([*(name for name in args.model if not is_context_cluster(name)), *named])
+    changes |= dict(compiled=args.compile)
     return [ModelCase(tuple(ours), tuple(args.size), args.batch_size, args.dense, tuple(theirs), **changes)]
 
 
