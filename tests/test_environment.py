@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -121,10 +122,20 @@ def test_an_environment_without_operators_serves_where_none_are_needed(setup_env
     environment = setup_environment.Environment('onedl', tmp_path)
     monkeypatch.setattr(environment, '_works', lambda code: True)
     stamp = tmp_path / setup_environment.STAMP
-    stamp.write_text(environment.wanted_stamp() + setup_environment.WITHOUT_OPERATORS)
+    stamp.write_text(f'{environment.wanted_stamp()} {setup_environment.WITHOUT_OPERATORS}')
     assert environment.is_complete(operators=False) and not environment.is_complete(operators=True)
-    stamp.write_text(environment.wanted_stamp())
+    stamp.write_text(f'{environment.wanted_stamp()} {setup_environment.GIVEN_OPERATORS}')
     assert environment.is_complete(operators=False) and environment.is_complete(operators=True)
+
+
+def test_an_environment_of_a_login_node_is_made_again_where_a_gpu_is(setup_environment, tmp_path, monkeypatch):
+    environment = setup_environment.Environment('onedl', tmp_path)
+    monkeypatch.setattr(environment, '_works', lambda code: True)
+    asked = []
+    monkeypatch.setattr(setup_environment.cuda_operators, 'serve', lambda *arguments: asked.append(arguments))
+    (tmp_path / setup_environment.STAMP).write_text(f'{environment.wanted_stamp()} 2.13.0+cu130')
+    assert not environment.is_complete(operators=True) and environment.is_complete(operators=False)
+    assert asked == [('2.13.0+cu130', environment.python)]
 
 
 def test_an_environment_is_not_complete_while_pip_changes_it(setup_environment, tmp_path, monkeypatch):
@@ -141,19 +152,12 @@ def test_one_environment_is_not_taken_for_the_other_family(setup_environment, tm
     assert stamps['onedl'] != stamps['openmmlab']
 
 
-def test_operators_for_other_gpus_are_not_taken_from_the_cache(setup_environment, tmp_path, monkeypatch):
+def test_operators_for_other_gpus_are_not_taken_from_the_cache(setup_environment, tmp_path):
     environment = setup_environment.Environment('onedl', tmp_path)
-    monkeypatch.setattr(environment, 'python', sys.executable)
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
-
-    def folder(**variables):
-        for name in ('FORCE_CUDA', 'TORCH_CUDA_ARCH_LIST'):
-            monkeypatch.setenv(name, variables.get(name, ''))
-        return environment._wheel_folder('onedl-mmcv')
-
-    a100, h100 = (folder(FORCE_CUDA='1', TORCH_CUDA_ARCH_LIST=arch) for arch in ('8.0', '8.0;9.0+PTX'))
-    assert len({folder(), folder(FORCE_CUDA='1'), a100, h100}) == 4
-    assert a100 == folder(FORCE_CUDA='1', TORCH_CUDA_ARCH_LIST='8.0 ') != h100
+    target = partial(setup_environment.cuda_operators.Target, '2.13.0+cu130', '13.0')
+    targets = [target(False, ()), target(False, ('9.0',)), target(True, ('8.0',)), target(True, ('8.0', '9.0+PTX'))]
+    folders = [environment._wheel_folder('onedl-mmcv', each) for each in targets]
+    assert folders[0] == folders[1] and len(set(folders)) == 3
 
 
 @pytest.fixture
@@ -164,11 +168,13 @@ def mmcv_set_up(setup_environment, tmp_path, monkeypatch):
     environment = setup_environment.Environment('onedl', tmp_path / 'venv')
     compiled, installed = [], []
 
-    def compile_(name, requirement):
+    def compile_(name, requirement, target):
         compiled.append(requirement)
         return write_wheel(folder)
 
-    monkeypatch.setattr(environment, '_wheel_folder', lambda name: folder)
+    target = setup_environment.cuda_operators.Target('2.13.0+cpu', 'None', False, ())
+    monkeypatch.setattr(setup_environment.cuda_operators, 'target', lambda python: target)
+    monkeypatch.setattr(environment, '_wheel_folder', lambda name, target: folder)
     monkeypatch.setattr(environment, '_compile', compile_)
     monkeypatch.setattr(environment, 'pip', lambda step, seconds, *rest, env=None: installed.append((*rest, env)))
     monkeypatch.setattr(environment, '_works', lambda code: True)
@@ -186,7 +192,7 @@ def write_wheel(folder):
 def test_a_sound_cached_mmcv_is_not_compiled_again(mmcv_set_up):
     environment, folder, compiled, _ = mmcv_set_up
     write_wheel(folder)
-    assert environment._install_mmcv('mmcv', 'mmcv==1', operators=True)
+    assert environment._install_mmcv('mmcv', 'mmcv==1', operators=True) == '2.13.0+cpu'
     assert compiled == []
 
 
@@ -208,9 +214,10 @@ def test_an_mmcv_without_operators_is_compiled_once_and_not_kept(mmcv_set_up, se
     assert compiled == ['mmcv==1'] and not list(folder.iterdir())
 
 
-def test_where_no_operators_are_needed_nothing_is_compiled(mmcv_set_up):
+def test_where_no_operators_are_needed_nothing_is_compiled(mmcv_set_up, setup_environment):
     environment, _, compiled, installed = mmcv_set_up
-    assert not environment._install_mmcv('mmcv', 'mmcv==1', operators=False)
+    kind = environment._install_mmcv('mmcv', 'mmcv==1', operators=False)
+    assert kind == setup_environment.WITHOUT_OPERATORS
     *_, requirement, variables = installed[-1]
     assert compiled == [] and requirement == 'mmcv==1' and list(variables) == ['PYTHONPATH']
 
@@ -229,7 +236,8 @@ def test_a_cached_wheel_serves_where_no_operators_are_needed(mmcv_set_up):
 def test_a_wheel_that_the_user_names_is_taken(mmcv_set_up, setup_environment, monkeypatch, given, source):
     environment, _, compiled, installed = mmcv_set_up
     monkeypatch.setenv('MMCV_WHEEL', given)
-    assert environment._install_mmcv('mmcv', 'mmcv==1', operators=True)
+    kind = environment._install_mmcv('mmcv', 'mmcv==1', operators=True)
+    assert kind == setup_environment.GIVEN_OPERATORS
     assert compiled == [] and list(installed[-1][-1 - len(source) : -1]) == source
     monkeypatch.setattr(environment, '_works', lambda code: False)
     with pytest.raises(setup_environment.SetupError, match='^MMCV_WHEEL=.* has no operators that work here'):

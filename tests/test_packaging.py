@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+HELP = [sys.executable, 'tools/dev/setup_environment.py', '--help']
+EDITABLE = 'from hatchling.build import build_editable; build_editable("out")'
 PACKAGES = ('coc_core', 'mmpretrain_plugin', 'mmdet_plugin', 'mmseg_plugin', 'pointcloud')
 
 
@@ -55,9 +57,48 @@ def test_nothing_imports_tools():
         assert 'import tools' not in path.read_text() and 'from tools' not in path.read_text()
 
 
+def stages():
+    """The stages of the Dockerfile in their order: of each the one that it stands on, and its instructions."""
+    text = (ROOT / 'docker' / 'Dockerfile').read_text()
+    text = re.sub(r'^#.*\n', '', text, flags=re.MULTILINE).replace('\\\n', '')
+    heads = list(re.finditer(r'^FROM (\S+) AS (\S+)$', text, re.MULTILINE))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    return {
+        head[2]: (head[1], text[head.end() : end].strip().splitlines()) for head, end in zip(heads, ends, strict=True)
+    }
+
+
+def instructions(stage):
+    """All instructions that made a stage's file system, those of the stages below it among them."""
+    parent, own = stages().get(stage, (None, []))
+    return instructions(parent) + own if parent else own
+
+
+def packages(stage):
+    """What a stage's instructions install of Debian."""
+    installs = re.findall(r'apt-get install -y --no-install-recommends ([^&]+)', '\n'.join(instructions(stage)))
+    return set(' '.join(installs).split())
+
+
+def test_the_image_for_gpus_can_compile_what_triton_launches():
+    *_, last = stages()
+    assert last == 'cuda'
+    (python,) = (p for p in packages('base') if re.fullmatch(r'python3\.\d+', p))
+    # g++ brings gcc and the C library's headers, which gcc alone only recommends.
+    assert {'g++', f'{python}-dev'} <= packages('cuda')
+    # A compiler takes as much room as all else that this image has of Debian.
+    assert not {p for p in packages('cpu') if p.startswith(('gcc', 'g++')) or p.endswith('-dev')}
+
+
+@pytest.mark.parametrize('target', ['cpu', 'cuda'])
+def test_an_image_runs_as_its_own_user(target):
+    users = [line.split()[1] for line in instructions(target) if line.startswith('USER ')]
+    assert users[-1] == '1000:1000'
+
+
 def test_the_image_installs_the_project_from_all_that_the_package_needs(tmp_path):
     """The image's builder has only some of the files; the editable build must find in them what it includes."""
-    builder = (ROOT / 'docker' / 'Dockerfile').read_text().split('AS builder')[1].split('FROM')[0]
+    builder = '\n'.join(stages()['builder'][1])
     for line in re.findall(r'^COPY --chown=\S+ (.+)$', builder, re.MULTILINE):
         *sources, target = line.split()
         (tmp_path / target).mkdir(parents=True, exist_ok=True)
@@ -66,6 +107,7 @@ def test_the_image_installs_the_project_from_all_that_the_package_needs(tmp_path
     for folders in re.findall(r'^RUN mkdir (.+)$', builder, re.MULTILINE):
         for folder in folders.split():
             (tmp_path / folder).mkdir()
-    code = 'from hatchling.build import build_editable; build_editable("out")'
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    # The set-up itself has to start, too.
+    for command in (HELP, [sys.executable, '-c', EDITABLE]):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -4,8 +4,8 @@
 Classification and point clouds need nothing but Python and pip: --without-operators leaves mmcv's C++ code out. For
 the other tasks and the tests it is compiled, which takes a C++ compiler and minutes, when they first ask for it. The
 wheel is kept in the user's cache directory (XDG_CACHE_HOME, else ~/.cache), keyed by the mmcv, torch and Python
-versions, and used from then on; MMCV_WHEEL names a ready one. Running this again changes nothing when nothing changed,
-and repairs what an interrupted run left.
+versions and the GPUs that it is for, and used from then on; MMCV_WHEEL names a ready one. Running this again changes
+nothing when nothing changed, and repairs what an interrupted run left.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -26,18 +25,21 @@ import venv
 import zipfile
 from pathlib import Path
 
+import cuda_operators
 from progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / 'requirements.lock'
 OPERATORS = Path(__file__).with_name('torchvision_operators.py')
+SOURCES = (LOCK, ROOT / 'pyproject.toml', Path(__file__), Path(cuda_operators.__file__), OPERATORS)
 FAMILIES = ('onedl', 'openmmlab')
 # On PyPI torch for Linux is a CUDA build with gigabytes of libraries; elsewhere it is a CPU build.
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 STAMP = 'context-cluster-setup'
-# What ends the stamp of an environment whose mmcv has no operators.
-WITHOUT_OPERATORS = ' without operators'
+# What ends an environment's stamp, beside the target that its mmcv's operators were compiled for.
+WITHOUT_OPERATORS = 'without-operators'
+GIVEN_OPERATORS = 'given-operators'
 INSTALLED_CHECK = "import importlib.util as u; assert all(map(u.find_spec, ('torch', 'mmcv', 'coc_core')))"
 CPU_CHECK = f'{INSTALLED_CHECK}; import torch; assert torch.version.cuda is None'
 MMCV_CHECK = 'from mmcv.ops import RoIAlign, nms'
@@ -96,7 +98,7 @@ class Environment:
     def wanted_stamp(self) -> str:
         """Hash of everything that decides what is in the environment."""
         digest = hashlib.sha256(f'{sys.version} {ROOT} {self.family}'.encode())
-        for path in (LOCK, ROOT / 'pyproject.toml', Path(__file__), OPERATORS):
+        for path in SOURCES:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
@@ -105,12 +107,12 @@ class Environment:
         stamp = self.folder / STAMP
         if not stamp.is_file() or not self._works(CPU_CHECK if self.cpu_torch else INSTALLED_CHECK):
             return False
-        return stamp.read_text() in self._stamps(operators)
-
-    def _stamps(self, operators: bool) -> list[str]:
-        """Return the stamps of an environment that will do; the first is what a new one gets."""
-        stamp = self.wanted_stamp()
-        return [stamp] if operators else [stamp + WITHOUT_OPERATORS, stamp]
+        wanted, _, kind = stamp.read_text().partition(' ')
+        if wanted != self.wanted_stamp():
+            return False
+        if not operators or kind == GIVEN_OPERATORS:
+            return True
+        return kind != WITHOUT_OPERATORS and cuda_operators.serve(kind, self.python)
 
     def _works(self, code: str) -> bool:
         try:
@@ -153,14 +155,14 @@ class Environment:
     def build(self, operators: bool) -> None:
         """Bring the environment to the locked state, with mmcv's operators or without."""
         # Of the files as they are now: one that changes while this runs has to be installed the next time.
-        stamps = {kind: self._stamps(kind)[0] for kind in (True, False)}
+        stamp = self.wanted_stamp()
         requirement = {name: f'{name}=={version}' for name, version in self.versions.items()}
         mmcv = next(name for name in requirement if name.endswith('mmcv'))
         if not self.is_complete(operators=False):
             self._install_libraries(requirement)
-        operators = self._install_mmcv(mmcv, requirement[mmcv], operators)
+        kind = self._install_mmcv(mmcv, requirement[mmcv], operators)
         self.pip('6/6 installing the project', 5, 'install', '--no-deps', '--no-build-isolation', '-e', ROOT)
-        (self.folder / STAMP).write_text(stamps[operators])
+        (self.folder / STAMP).write_text(f'{stamp} {kind}')
 
     def _install_libraries(self, requirement: dict[str, str]) -> None:
         if not self._works(PYTHON_CHECK):
@@ -224,26 +226,27 @@ class Environment:
         (folder / 'INSTALLER').write_text('context-cluster\n')
         (folder / 'RECORD').write_text('')
 
-    def _install_mmcv(self, name: str, requirement: str, operators: bool) -> bool:
-        """Install a ready wheel, a newly compiled one, or the Python files alone; tell whether there are operators."""
+    def _install_mmcv(self, name: str, requirement: str, operators: bool) -> str:
+        """Install a ready wheel, a newly compiled one, or the Python files alone; return what the stamp says of it."""
         given = os.environ.get('MMCV_WHEEL')
         if given:
             source = [given] if given.endswith('.whl') else ['--find-links', given, requirement]
             if not self._has_operators_from(requirement, *source):
                 raise SetupError(f'MMCV_WHEEL={given} has no operators that work here: leave it out to compile them.')
-            return True
-        cached = self._cached_wheel(name)
+            return GIVEN_OPERATORS
+        target = cuda_operators.target(self.python)
+        cached = next(iter(self._wheel_folder(name, target).glob('*.whl')), None)
         if cached:
             if is_whole(cached) and self._has_operators_from(requirement, cached):
-                return True
+                return target.key
             cached.unlink()
             print('  the cached mmcv wheel is damaged or has no working operators: removed', flush=True)
         if not operators:
             self._install_without_operators(name, requirement)
-            return False
-        compiled = self._compile(name, requirement)
+            return WITHOUT_OPERATORS
+        compiled = self._compile(name, requirement, target)
         if self._has_operators_from(requirement, compiled):
-            return True
+            return target.key
         compiled.unlink()
         raise SetupError(
             f'The compiled mmcv does not import: run `{self.python} -c "{MMCV_CHECK}"` to see why; the compiler\'s '
@@ -262,35 +265,28 @@ class Environment:
         self.pip(f'5/6 installing {requirement}', 5, 'install', '--no-deps', '--force-reinstall', '--no-index', *source)
         return self._works(MMCV_CHECK)
 
-    def _wheel_folder(self, name: str) -> Path:
-        # mmcv compiles its CUDA operators only where a GPU is in sight or FORCE_CUDA is set, for the architectures in
-        # TORCH_CUDA_ARCH_LIST: a login node's wheel is not a GPU node's.
-        code = (
-            'import os, torch; gpu = torch.cuda.is_available() or os.environ.get("FORCE_CUDA") == "1"; '
-            'print(torch.__version__ + "-gpu" * gpu)'
-        )
-        torch = subprocess.run([self.python, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
-        if torch.endswith('-gpu'):
-            torch += ''.join(f'-{arch}' for arch in re.findall(r'[^;\s]+', os.environ.get('TORCH_CUDA_ARCH_LIST', '')))
+    def _wheel_folder(self, name: str, target: cuda_operators.Target) -> Path:
         python = f'cp{sys.version_info.major}{sys.version_info.minor}'
-        key = f'{name}-{self.versions[name]}_torch-{torch}_{python}_{platform.system().lower()}-{platform.machine()}'
-        return wheel_cache() / key
+        system = f'{platform.system().lower()}-{platform.machine()}'
+        return wheel_cache() / f'{name}-{self.versions[name]}_torch-{target.key}_{python}_{system}'
 
-    def _cached_wheel(self, name: str) -> Path | None:
-        return next(iter(self._wheel_folder(name).glob('*.whl')), None)
-
-    def _compile(self, name: str, requirement: str) -> Path:
+    def _compile(self, name: str, requirement: str, target: cuda_operators.Target) -> Path:
         check_compiler()
+        lacking = cuda_operators.lacks(target)
+        if lacking:
+            raise SetupError(lacking)
         print('  detection, segmentation and the tests need them; once compiled they are kept', flush=True)
-        folder = self._wheel_folder(name)
+        folder = self._wheel_folder(name, target)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             # -g, which Python's own flags carry, doubles the time. With build isolation there would be no operators.
-            jobs = os.environ.get('MAX_JOBS') or str(os.cpu_count() or 1)
-            environment = {'MMCV_WITH_OPS': '1', 'CFLAGS': '-g0', 'MAX_JOBS': jobs}
+            jobs = int(os.environ.get('MAX_JOBS') or os.cpu_count() or 1)
+            environment = {'MMCV_WITH_OPS': '1', 'CFLAGS': '-g0', 'MAX_JOBS': str(jobs)}
+            if target.gpu:
+                environment['CPATH'] = cuda_operators.header_path(self._site_packages())
             options = ['--no-build-isolation', '--no-deps', '--no-cache-dir', '--no-binary', name, '-v', '-w', scratch]
             command = [self.python, '-m', 'pip', '--disable-pip-version-check', 'wheel', *options, requirement]
-            self._run(f'5/6 compiling {requirement}', 840 / (os.cpu_count() or 1), command, environment)
+            self._run(f'5/6 compiling {requirement}', target.core_seconds / jobs, command, environment)
             folder.mkdir(exist_ok=True)
             wheel = next(Path(scratch).glob('*.whl'))
             return wheel.rename(folder / wheel.name)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from coc_core import compilers
@@ -142,17 +143,18 @@ def _mmcv_cuda() -> Finding:
     import torch
     from mmcv import _ext, ops
 
-    rebuild = 'remove the kept wheel and `FORCE_CUDA=1 make setup` on a machine with nvcc'
     cuda, name = ops.get_compiling_cuda_version(), 'mmcv on the GPU'
     if cuda == 'not available':
-        return Finding(name, f"mmcv's operators were compiled for CPUs alone: {rebuild}", WRONG, dict(cuda=None))
+        says = "mmcv's operators were compiled for CPUs alone: `FORCE_CUDA=1 make setup` on a machine with nvcc"
+        return Finding(name, says, WRONG, dict(cuda=None))
     architectures = architectures_of(_ext.__file__)
     facts = dict(cuda=cuda, architectures=architectures)
     wanted = [tuple(torch.cuda.get_device_capability(i)) for i in range(torch.cuda.device_count())]
     if architectures and not all(covers(architectures, (major, minor)) for major, minor in wanted):
-        lacking = ' '.join(f'{major}.{minor}' for major, minor in wanted)
+        lacking = ' '.join(sorted({f'{major}.{minor}' for major, minor in wanted}))
         says = f"mmcv's operators are for {' '.join(architectures)}, the GPUs have capability {lacking}: "
-        return Finding(name, f'{says}set TORCH_CUDA_ARCH_LIST, {rebuild}', WRONG, facts)
+        says += f'`FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="{lacking}" make setup` on a machine with nvcc'
+        return Finding(name, says, WRONG, facts)
     return Finding(
         name, f'CUDA {cuda}, {" ".join(architectures) or "architectures not told (no cuobjdump)"}', OK, facts
     )
@@ -160,10 +162,16 @@ def _mmcv_cuda() -> Finding:
 
 def architectures_of(library: str) -> list[str]:
     """Return the architectures that a library has code for, as CUDA's own tool lists them; none without that tool."""
-    if shutil.which('cuobjdump') is None:
+    folders = os.environ.get('PATH', '').split(os.pathsep)
+    triton = find_spec('triton')
+    if triton is not None and triton.origin is not None:
+        # A machine without CUDA's toolkit has the tool in Triton's wheel.
+        folders.append(str(Path(triton.origin).parent / 'backends' / 'nvidia' / 'bin'))
+    tool = shutil.which('cuobjdump', path=os.pathsep.join(folders))
+    if tool is None:
         return []
     told = ''
     for option in ('--list-elf', '--list-ptx'):
-        done = subprocess.run(['cuobjdump', option, library], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([tool, option, library], capture_output=True, text=True, timeout=60)
         told += done.stdout if option == '--list-elf' else done.stdout.replace('sm_', 'compute_')
     return sorted(set(re.findall(r'(?:sm|compute)_\d+[a-z]?', told)))

@@ -140,7 +140,19 @@ def test_what_is_wrong_around_a_gpu(monkeypatch, tmp_path):
     tool = tmp_path / 'cuobjdump'
     tool.write_text('#!/bin/sh\necho "ELF file 1: a.$1.sm_80.cubin"\n')
     tool.chmod(0o755)
-    assert found()['mmcv on the GPU'].state == WRONG and 'sm_80' in found()['mmcv on the GPU'].says
+    rebuild = '`FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="6.1" make setup`'
+    assert found()['mmcv on the GPU'].state == WRONG and rebuild in found()['mmcv on the GPU'].says
     pretend_cuda(monkeypatch, (9, 0))
     # PTX of an older architecture runs on a newer GPU.
     assert found()['mmcv on the GPU'].says == 'CUDA 13.0, compute_80 sm_80'
+
+
+def test_the_tool_that_lists_architectures_comes_with_triton(monkeypatch, tmp_path):
+    pretend_driver(monkeypatch, tmp_path)
+    tool = tmp_path / 'triton' / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
+    tool.parent.mkdir(parents=True)
+    tool.write_text('#!/bin/sh\necho "ELF file 1: a.$1.sm_90.cubin"\n')
+    tool.chmod(0o755)
+    triton = SimpleNamespace(origin=str(tmp_path / 'triton' / '__init__.py'))
+    monkeypatch.setattr(gpu, 'find_spec', lambda name: triton)
+    assert gpu.architectures_of('a library') == ['compute_90', 'sm_90']
