@@ -16,8 +16,8 @@ NARROW = 8
 # Larger regions are cut into chunks, which keep a GPU busy where groups are few, and need no center on the chip.
 WHOLE_POINTS = 512
 WHOLE_ASSIGNMENTS = 8192
-# Of a program's tiles of points and of centers: more would not fit in the registers.
-ELEMENTS_PER_WARP = 1024
+# Of a program's tiles of points and of centers, by bytes of an element: more would not fit in the registers.
+ELEMENTS_PER_WARP = {2: 1024, 4: 768}
 MAX_WARPS = 8
 PROGRAMS_PER_PROCESSOR = 8
 # The kernels find a point's row by a product in float32.
@@ -67,7 +67,7 @@ def blocks_of(centers: int, dim: int, values_dim: int, itemsize: int) -> Blocks:
     large = 32 if block_m < 32 else 64
     block_n = large if widest <= 32 and (half or narrow) else 16
     few = 16 if half and narrow else block_n
-    warps = max(1, (block_n + block_m) * widest // ELEMENTS_PER_WARP)
+    warps = max(1, (block_n + block_m) * widest // ELEMENTS_PER_WARP[itemsize])
     # A power of two.
     warps = 1 << (warps.bit_length() - 1)
     return Blocks(block_n, few, block_m, block_d, block_dv, min(MAX_WARPS, warps))
