@@ -13,7 +13,7 @@ MAX_DIM = 256
 MAX_HELD = 4096
 # Up to here products are left to FMA in float32, as padding for tensor cores would cost more.
 NARROW = 8
-# Larger regions are cut into chunks, which keep a GPU busy where groups are few, and need no center on the chip.
+# Larger regions are cut into chunks, which keep a GPU busy where groups are few.
 WHOLE_POINTS = 512
 WHOLE_ASSIGNMENTS = 8192
 # Of a program's tiles of points and of centers, by bytes of an element: more would not fit in the registers.
