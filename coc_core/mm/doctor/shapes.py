@@ -42,7 +42,7 @@ class Shape(NamedTuple):
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        """What kernels are compiled for: not the sizes of a map, but whether one program handles it."""
+        """What kernels are compiled for; of the sizes of a region they know whether one program handles it."""
         points = (self.height // self.region_grid) * (self.width // self.region_grid)
         is_whole = plan.is_whole(points, self.center_grid**2)
         return self.dim, self.center_grid, is_whole
