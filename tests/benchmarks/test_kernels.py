@@ -24,6 +24,9 @@ sizes = [(random.randint(1, 200), random.randint(1, 336), random.randint(1, 16))
 shapes = [shape._replace(batch=b, height=h * shape.region_grid, width=w * shape.region_grid) for h, w, b in sizes]
 print(json.dumps(kernels.count_variants(shapes, 'bf16')))
 """
+# docs/benchmarks.md has both.
+SPILLS = pytest.mark.xfail(strict=True, reason='With 49 centers the gradient of the values spills 204 bytes there.')
+HOLDS = pytest.mark.xfail(strict=True, reason='The gradient of the points holds 142 registers there in bfloat16.')
 
 
 def inspect(tmp_path, *options):
@@ -59,7 +62,9 @@ def test_what_kernels_take(tmp_path, shape, precision, architecture):
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize('architecture', [80, 86, 89, 90, 100, 120])
+@pytest.mark.parametrize(
+    'architecture', [80, 86, 89, 90, pytest.param(100, marks=SPILLS), pytest.param(120, marks=HOLDS)]
+)
 def test_every_published_shape(tmp_path, architecture):
     cases, _ = inspect(tmp_path, '--architecture', architecture)
     assert len(cases) >= 30

@@ -60,7 +60,7 @@ def is_whole(points: int, centers: int) -> bool:
 def blocks_of(centers: int, dim: int, values_dim: int, itemsize: int) -> Blocks:
     """Return the blocks of all kernels; matrix products sum over 16 points or channels at least.
 
-    At most 128 registers serve the half precision of coc_tiny and coc_small, and nowhere do more than 64 bytes spill.
+    Chosen so that up to sm_90 128 registers serve coc_tiny and coc_small in half precision, and at most 64 bytes spill.
     """
     block_m, block_d, block_dv = padded(centers), padded(dim, 16), padded(values_dim, 16)
     widest, half, narrow = max(block_d, block_dv), itemsize == 2, block_m <= NARROW
