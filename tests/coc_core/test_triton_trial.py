@@ -187,6 +187,15 @@ def test_regions_that_are_cut_into_chunks_are_tried_once(monkeypatch):
     assert tried == ['pool_chunk']
 
 
+def test_stages_that_launch_the_same_kernels_are_one_kind():
+    first, second = (Problem(8, 4, n, n, 7, 7, 2, 2, 24, 24, 4, False) for n in (8, 4))
+    kinds = {trial.kind_of(problem, torch.float16) for problem in (first, second, first._replace(height=9))}
+    assert len(kinds) == 1 and kinds.pop().points <= 16
+    # Other kernels: another precision, and a region that is cut into chunks.
+    others = {trial.kind_of(first, torch.float32), trial.kind_of(first._replace(height=100), torch.float16)}
+    assert len(others - kinds) == 2
+
+
 @pytest.mark.parametrize(
     ('hip', 'capability', 'shared', 'missing', 'sentence'),
     [

@@ -57,8 +57,8 @@ def problem_of_layer(mixer: Any, x_BHWC: Tensor) -> Problem | None:
 
 
 def kind_of(problem: Problem, dtype: torch.dtype) -> Problem:
-    """Return a small problem that the same kernels are compiled for: they know no size of a region."""
-    p = problem._replace(batch=1, itemsize=dtype.itemsize)
+    """Return a small problem that the same kernels are compiled for: they know neither regions nor their sizes."""
+    p = problem._replace(batch=1, region_rows=1, region_cols=1, itemsize=dtype.itemsize)
     size = WHOLE if p.is_whole else CHUNKED
     return p._replace(height=size, width=size)
 

@@ -1,6 +1,6 @@
-"""Kernels of regions that one program handles: it goes through the points in blocks, twice.
+"""Kernels of regions that one program handles: it reads the points in blocks, twice.
 
-What the second time reads is in the cache still. The backward is two kernels, one for the values and one for the
+What it reads the second time is in the cache still. The backward is two kernels, one for the values and one for the
 points, as both at once would not fit in the registers; what passes between them is a number for each point.
 """
 
