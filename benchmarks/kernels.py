@@ -21,7 +21,7 @@ from triton.runtime import driver
 
 from coc_core.errors import UserError
 from coc_core.mm.doctor.shapes import Shape, published_shapes
-from coc_core.ops.triton import launch
+from coc_core.ops.triton import launch, launch_norm
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
@@ -93,14 +93,14 @@ def compiling(architecture: int, run: Any) -> Iterator[None]:
     """
     if triton.knobs.runtime.interpret:
         raise UserError('Kernels that are interpreted cannot be compiled: unset TRITON_INTERPRET.')
-    before = launch.run, launch._processors
+    before = launch.run, launch.processors
     # There is none to go back to where there is no GPU.
     driver.set_active(_StandIn(architecture))
-    launch.run, launch._processors = run, lambda x: PROCESSORS
+    launch.run, launch.processors = run, lambda x: PROCESSORS
     try:
         yield
     finally:
-        launch.run, launch._processors = before
+        launch.run, launch.processors = before
 
 
 def launch_all(shape: Shape, dtype: torch.dtype) -> None:
@@ -137,6 +137,22 @@ def inspect(shape: Shape, precision: str, architecture: int) -> list[Figures]:
 
     with compiling(architecture, run):
         launch_all(shape, PRECISIONS[precision])
+    return found
+
+
+def inspect_norm(channels: int, precision: str, architecture: int) -> list[tuple[Any, ...]]:
+    """Return of each kernel of the norm its name and what `_read` finds; arguments as of `inspect`."""
+    found: list[tuple[Any, ...]] = []
+
+    def run(kernel: Any, programs: int, *arguments: Any, warps: int, **sizes: Any) -> None:
+        binary = kernel.warmup(*arguments, grid=(programs,), num_warps=warps, num_stages=1, **sizes)
+        found.append((kernel.__name__, *_read(binary, warps, 1)))
+
+    with compiling(architecture, run):
+        x = torch.empty(32, 56, 56, channels, dtype=PRECISIONS[precision], device='meta')
+        weight = torch.empty(channels, device='meta')
+        out, statistics = launch_norm.forward(x, weight, weight, 1e-5, x.dtype)
+        launch_norm.backward(out, x, weight, statistics)
     return found
 
 

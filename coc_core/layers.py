@@ -285,15 +285,18 @@ class MapNorm(nn.GroupNorm):
     Args:
         dim: Channels of the map.
         impl: See `coc_core.ops.cluster`.
+        before_linear: Whether what follows begins with a linear layer. Under autocast that rounds its input to half
+            precision: fused code for GPUs then writes no float32.
     """
 
     operation = 'norm'
     __prepare_scriptable__ = refuse_torchscript
     sizes = 0, 0
 
-    def __init__(self, dim: int, *, impl: str = 'auto') -> None:
+    def __init__(self, dim: int, *, impl: str = 'auto', before_linear: bool = False) -> None:
         super().__init__(num_groups=1, num_channels=dim, eps=1e-5)
         self.impl = impl
+        self.before_linear = before_linear
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C]."""
@@ -360,10 +363,11 @@ class ContextClusterBlock(nn.Module):
         impl: str = 'auto',
     ) -> None:
         super().__init__()
-        self.norm1 = MapNorm(dim, impl=impl)
+        projects = getattr(type(mixer), 'project', None) is ClusterMixer.project
+        self.norm1 = MapNorm(dim, impl=impl, before_linear=projects)
         self.mixer = mixer
         self.gamma1 = nn.Parameter(torch.full((dim,), float(layer_scale_init)))
-        self.norm2 = MapNorm(dim, impl=impl)
+        self.norm2 = MapNorm(dim, impl=impl, before_linear=True)
         self.mlp = RowwiseMlp(dim, int(dim * mlp_ratio), impl=impl)
         self.gamma2 = nn.Parameter(torch.full((dim,), float(layer_scale_init)))
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()

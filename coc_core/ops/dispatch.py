@@ -50,6 +50,7 @@ class Row:
         dtypes: What it computes in; None for any floating type.
         compiled: Whether compilers and exporters may see it.
         transformed: Whether it may be traced by other means, transformed, and differentiated any number of times.
+        kernels: Whether it launches Triton's kernels.
         max_centers: The most centers of a region.
         max_dim: The most channels of a head.
         max_held: The most channels of all centers of a region together, both padded to powers of two.
@@ -61,6 +62,7 @@ class Row:
     dtypes: tuple[torch.dtype, ...] | None = None
     compiled: bool = True
     transformed: bool = True
+    kernels: bool = False
     max_centers: int | None = None
     max_dim: int | None = None
     max_held: int | None = None
@@ -70,7 +72,7 @@ class Row:
         compiler = call.traced_by.startswith('a compiler')
         if call.traced_by and not (self.compiled if compiler else self.transformed):
             return f'is not made for {call.traced_by}'
-        if self.max_dim and not _TRITON:
+        if self.kernels and not _TRITON:
             return 'needs Triton, which is not installed (pip install triton)'
         interpreted = by_name and _TRITON and self.name == 'triton' and _triton_interpreted()
         if self.device and self.device != call.device and not interpreted:
@@ -89,22 +91,27 @@ class Row:
 _GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _PIECES: dict[str, Any] = dict(device='cuda', dtypes=_GPU_DTYPES, compiled=False, transformed=False)
 _MOST = dict(max_centers=plan.MAX_CENTERS, max_dim=plan.MAX_DIM, max_held=plan.MAX_HELD)
-_KERNELS: dict[str, Any] = {**_PIECES, 'compiled': True, **_MOST}
+_KERNELS: dict[str, Any] = {**_PIECES, 'kernels': True}
+_CLUSTERING: dict[str, Any] = {**_KERNELS, 'compiled': True, **_MOST}
 _CPU: dict[str, Any] = dict(device='cpu', compiled=False, transformed=False)
 
 TABLE: dict[str, tuple[Row, ...]] = {
     'mixer': (
-        Row('triton', triton.mix, **_KERNELS),
+        Row('triton', triton.mix, **_CLUSTERING),
         Row('cpu', cpu_mixer.mix, **_CPU),
         Row('plain', plain.forward),
     ),
     'cluster': (
-        Row('triton', triton.cluster, **_KERNELS),
+        Row('triton', triton.cluster, **_CLUSTERING),
         Row('cpu', slabs.cluster, **_CPU),
         Row('plain', plain.cluster),
     ),
     'mlp': (Row('triton', mlp.mlp, **_PIECES), Row('cpu', mlp.mlp, **_CPU), Row('plain', plain.forward)),
-    'norm': (Row('triton', norm.map_norm, **_PIECES), Row('cpu', norm.group_norm, **_CPU), Row('plain', plain.forward)),
+    'norm': (
+        Row('triton', norm.map_norm, **_KERNELS),
+        Row('cpu', norm.group_norm, **_CPU),
+        Row('plain', plain.forward),
+    ),
 }
 """For each operation its implementations, the preferred first.
 
@@ -183,15 +190,15 @@ def serve(operation: str, impl: str, call: Call, device: torch.device, problem: 
         impl: As in `select`; what is asked for by name is not tried before.
         call: What decides.
         device: Of the input.
-        problem: Gives the ``Problem`` that the kernels would be launched for, or None where there is nothing to launch.
+        problem: Gives what the kernels would be launched for, see `trial.problem_of_layer`.
 
     Raises:
         UserError: As in `select`.
     """
     row = select(operation, impl, call)
-    if impl != 'auto' or row.name != 'triton' or not row.max_dim:
+    if impl != 'auto' or not row.kernels:
         return row, ''
-    shared_bytes = plan.shared_bytes(call.centers, call.dim, call.dim, call.dtype.itemsize)
+    shared_bytes = plan.shared_bytes(call.centers, call.dim, call.dim, call.dtype.itemsize) if call.centers else 0
     refusal = trial.refusal(device, call.dtype, shared_bytes, None if call.traced_by else problem())
     return (plain_row(operation), refusal) if refusal else (row, '')
 

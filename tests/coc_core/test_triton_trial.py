@@ -14,7 +14,7 @@ import torch
 from torch.testing import assert_close
 
 from coc_core import compilers, create_model, ops
-from coc_core.layers import ClusterMixer
+from coc_core.layers import ClusterMixer, MapNorm
 from coc_core.ops import dispatch
 from coc_core.ops.dispatch import TABLE, choose
 from coc_core.ops.triton import launch, plan, trial
@@ -51,7 +51,7 @@ def fresh(monkeypatch):
 def served(monkeypatch):
     """Have the CPU served as a GPU is that lacks nothing."""
     table = {
-        name: (dispatch.replace(rows[0], device='cpu'), *rows[1:]) if name in ('mixer', 'cluster') else rows
+        name: (dispatch.replace(rows[0], device='cpu'), *rows[1:]) if rows[0].kernels else rows
         for name, rows in TABLE.items()
     }
     monkeypatch.setattr(dispatch, 'TABLE', table)
@@ -166,6 +166,30 @@ def test_inference_mode_and_autocast(monkeypatch):
     with torch.autocast('cpu', dtype=torch.bfloat16):
         mixer(torch.randn(1, 4, 4, 6)).sum().backward()
     assert len(tried) == 7
+
+
+@pytest.mark.usefixtures('served')
+def test_norms_are_tried_for_each_number_of_channels(monkeypatch):
+    tried, x = refuse(monkeypatch, None, kernels=()), torch.randn(1, 3, 5, 6)
+    norms = MapNorm(6), MapNorm(6), MapNorm(4)
+    forward, backward = ['norm_statistics', 'norm_apply'], ['norm_gradient_sums', 'norm_gradient']
+    assert_close(norms[0](x), norms[0].forward_plain(x))
+    # On a map of each precision that autocast may give.
+    assert tried == (forward + backward) * 2 + forward
+    norms[1](x)
+    assert len(tried) == 12
+    norms[2](x[..., :4])
+    assert len(tried) == 22
+
+
+@pytest.mark.usefixtures('served')
+@pytest.mark.parametrize('kernel', ['norm_apply', 'norm_gradient'])
+def test_norms_that_are_refused_are_plain(monkeypatch, kernel):
+    refuse(monkeypatch, KINDS[0], kernels=(kernel,))
+    norm, x = MapNorm(6), torch.randn(1, 3, 5, 6)
+    with pytest.warns(UserWarning, match='float32, norms of 6 channels .*OutOfResources'):
+        y = norm(x)
+    assert torch.equal(y, norm.forward_plain(x)) and choose(norm, x).row.name == 'plain'
 
 
 @pytest.mark.usefixtures('served')

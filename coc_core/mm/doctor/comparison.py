@@ -1,4 +1,4 @@
-"""Whether an implementation of the operator computes on this machine what plain PyTorch computes in float64."""
+"""Whether fused code computes on this machine what plain PyTorch computes in float64: the operator, and the norm."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from coc_core.layers import MapNorm
 from coc_core.mm.doctor.findings import OK, WRONG, Finding, one_line
 from coc_core.mm.doctor.shapes import Shape
 from coc_core.ops import cluster, plain
+from coc_core.ops.context import HALF
 from coc_core.ops.regions import DENOMINATORS, region_size
 from coc_core.ops.triton.trial import is_dead
+from coc_core.variants import VARIANTS
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ALPHA, BETA = 1.7, -0.3
@@ -24,6 +27,10 @@ NEAR_TIE = 4e-6
 # Of float32, beside twice the error that plain PyTorch has in the same precision.
 ROUNDING = 1e-5
 NAMES = ('the output', 'the gradient of points', 'the gradient of values', "alpha's gradient", "beta's gradient")
+NORM_NAMES = ('the output', 'the gradient of the map', "the weight's gradient", "the bias's gradient")
+NORM_WIDTHS = sorted({width for variant in VARIANTS.values() for width in variant.dims})
+# Of the maps that norms are compared on: several chunks of an image, the last of them shorter.
+NORM_MAP = (2, 37, 29)
 SHOWN = 5
 
 
@@ -103,12 +110,57 @@ def compare(case: Case, impl: str, device: torch.device) -> Outcome:
         each[0] = each[0] * keep
     for name, g, r, e in zip(NAMES, got, rounded, exact, strict=True):
         # Terms of a sum over all points cancel out, their rounding does not.
-        scale = max(1.0, float(e.abs().max()), float(upstream.numel()) ** 0.5 if e.numel() == 1 else 0.0)
-        error, allowed = _largest(g, e), 2 * _largest(r, e) + ROUNDING * scale
-        # Not finite is not equal.
-        if not error <= allowed:
-            return Outcome(f'{name} is off by {error:.1e}, where rounding explains {allowed:.1e}', near_ties, left_out)
+        terms = upstream.numel() if e.numel() == 1 else 1
+        if off := _unexplained(name, g, r, e, terms):
+            return Outcome(off, near_ties, left_out)
     return Outcome('', near_ties, left_out)
+
+
+def _unexplained(name: str, got: Tensor, rounded: Tensor, exact: Tensor, terms: int) -> str:
+    """Return an error that rounding does not explain, in words, or ''; ``terms`` is of how many numbers it is a sum."""
+    scale = max(1.0, float(exact.abs().max()), float(terms) ** 0.5)
+    error, allowed = _largest(got, exact), 2 * _largest(rounded, exact) + ROUNDING * scale
+    # Not finite is not equal.
+    return '' if error <= allowed else f'{name} is off by {error:.1e}, where rounding explains {allowed:.1e}'
+
+
+def compare_norms(impl: str, device: torch.device) -> Iterator[Finding]:
+    """Compare the norm of maps as wide as published ones, in each precision, and a second run with the first."""
+    wanted, told = list(itertools.product(NORM_WIDTHS, DTYPES)), list[str]()
+    for channels, dtype in wanted:
+        generator = torch.Generator().manual_seed(channels)
+        shape = *NORM_MAP, channels
+        x, upstream = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(2))
+        got, again = (_norm_results(impl, x, upstream, torch.float32) for _ in range(2))
+        rounded, exact = (_norm_results('plain', x.to(wide), upstream, wide) for wide in (torch.float32, torch.float64))
+        off = [n for n, g, a in zip(NORM_NAMES, got, again, strict=True) if not _same_bits(g, a)]
+        off = [f'a second run has other bits in {name}' for name in off]
+        for name, g, r, e in zip(NORM_NAMES, got, rounded, exact, strict=True):
+            # What is handed on in half precision is rounded to it.
+            off.append(_unexplained(name, g, e.to(g.dtype) if g.dtype in HALF else r, e, x.numel() // channels))
+        word = str(dtype).removeprefix('torch.')
+        told += [f'{channels} channels, {word}: {reason}' for reason in off if reason][:1]
+    if told:
+        says = (
+            f'impl={impl!r} differs from plain PyTorch in {len(told)} of {len(wanted)} cases: {"; ".join(told[:SHOWN])}'
+        )
+        yield Finding('norm', f'{says}: set `--cfg-options model.backbone.impl=plain`, and report this', WRONG)
+    else:
+        yield Finding(
+            'norm', f'impl={impl!r} equals plain PyTorch in float64, twice bit for bit, in {len(wanted)} cases', OK
+        )
+
+
+def _norm_results(impl: str, x: Tensor, upstream: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """Return the output and all gradients of a norm with parameters in ``dtype``."""
+    norm = MapNorm(x.shape[3], impl=impl).to(x.device, dtype)
+    with torch.no_grad():
+        # Numbers that half precision holds.
+        norm.weight.copy_(torch.arange(x.shape[3]) % 5 - 1.75)
+        norm.bias.copy_(torch.arange(x.shape[3]) % 3 - 0.5)
+    x = x.detach().requires_grad_()
+    out = norm(x)
+    return [out.detach(), *torch.autograd.grad(out, [x, norm.weight, norm.bias], upstream.to(out.dtype))]
 
 
 def _clear(case: Case, both: Tensor) -> tuple[Tensor, int, int]:

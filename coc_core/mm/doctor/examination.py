@@ -58,6 +58,7 @@ def examine_operator(impl: str, device: str, seconds: float = COMPARE_SECONDS) -
     timed = [published[0]._replace(batch=SPEED_BATCH), max(published, key=lambda s: s.height * s.width * s.center_grid)]
     probes = [
         Probe('equality', partial(comparison.compare_all, comparison.cases(published), impl, place, seconds)),
+        Probe('norm', partial(comparison.compare_norms, impl, place)),
         Probe('one bad point', partial(launching.bad_point, impl, place, few)),
         *([Probe('side stream', partial(launching.side_stream, impl, place, few))] if place.type == 'cuda' else []),
         *([Probe('CUDA graph', partial(launching.graph_replay, impl, place, few))] if place.type == 'cuda' else []),

@@ -3,8 +3,9 @@
 Nothing of the size of centers times points leaves the chip. A region of up to 512 points is handled by one program,
 a larger one is cut into chunks; the size of a region is no part of what is compiled. `operator` registers it with
 PyTorch, `trial` finds out whether it runs here, `plan` and `launch` decide how kernels are launched. `whole` and
-`chunks` are the kernels of the two forms, made of the same `steps`, which rest on `products` and `maps`. Triton is
-imported when a kernel is first launched: without it all else works.
+`chunks` are the kernels of the two forms, made of the same `steps`, which rest on `products` and `maps`. `norm` and
+`launch_norm` are the norm's (`coc_core.ops.norm`). Triton is imported when a kernel is first launched: without it all
+else works.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Allocates what the kernels write and launches them; both registered operators come through here."""
+"""Allocates what the clustering kernels write and launches them; both registered operators come through here."""
 
 from __future__ import annotations
 
@@ -54,6 +54,11 @@ class Problem(NamedTuple):
         return self.heads, self.region_rows, self.region_cols, self.height, self.width
 
     @property
+    def words(self) -> str:
+        """What it is, after a precision."""
+        return f'{self.centers} centers and heads of {self.dim} channels'
+
+    @property
     def is_whole(self) -> bool:
         """Whether one program handles a region."""
         return plan.is_whole(self.points, self.centers)
@@ -92,7 +97,7 @@ def allocate(problem: Problem, values_BHWKD: Tensor) -> tuple[Tensor, State]:
 
 
 def kernels() -> Any:
-    """Return the modules with the kernels, of whole regions and of chunks: the one place that imports Triton."""
+    """Return the modules with the kernels, of whole regions and of chunks."""
     from coc_core.ops.triton import chunks, whole
 
     return whole, chunks
@@ -111,7 +116,7 @@ def forward(inputs: Inputs, problem: Problem) -> tuple[Tensor, State]:
         return mixed, state
     points, values = _readable(points, p), _readable(values, p)
     _check_reach(mixed, p)
-    with _device(points):
+    with on_device(points):
         launch = _forward_whole if p.is_whole else _forward_chunks
         launch((points, values, alpha, beta), mixed, state, p)
     return mixed, state
@@ -158,7 +163,7 @@ def backward(
     grad, points, values = (_readable(x, p) for x in (grad, points, values))
     for written in grads:
         _check_reach(written, p)
-    with _device(points):
+    with on_device(points):
         launch = _backward_whole if p.is_whole else _backward_chunks
         scalars = launch(grad, (points, values, alpha, beta), state, grads, p)
     grad_alpha, grad_beta = scalars.sum(dim=1).unbind()
@@ -212,7 +217,7 @@ def _backward_chunks(grad: Tensor, inputs: Inputs, state: State, grads: tuple[Te
 def _chunks(points: Tensor, p: Problem) -> tuple[int, tuple[int, ...], int]:
     """Return how many programs work on chunks, what tells them where, and how many chunks a region has."""
     blocks = plan.blocks_of(p.centers, p.dim, p.values_dim, p.itemsize)
-    chunks = plan.split(p.points, p.groups, blocks.points, _processors(points))
+    chunks = plan.split(p.points, p.groups, blocks.points, processors(points))
     return p.groups * chunks.number, (p.groups, chunks.size, *p.geometry), chunks.number
 
 
@@ -266,10 +271,12 @@ def _check_reach(x_BHWKD: Tensor, p: Problem) -> None:
         )
 
 
-def _processors(x: Tensor) -> int:
+def processors(x: Tensor) -> int:
+    """Return how many multiprocessors a tensor's GPU has."""
     # Two, where the kernels are interpreted: each program takes its time there.
     return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 2
 
 
-def _device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which kernels are launched where a tensor is."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

@@ -22,6 +22,10 @@ MAX_WARPS = 8
 PROGRAMS_PER_PROCESSOR = 8
 # The kernels find a point's row by a product in float32.
 MAX_POINTS = 2**20
+# Of the norm: an image's chunks are joined in one tile; a program's tiles, in elements, and its warps.
+NORM_CHUNKS = 64
+NORM_TILE = 4096
+NORM_WARPS = 4
 
 
 class Blocks(NamedTuple):
@@ -86,3 +90,15 @@ def split(points: int, groups: int, block: int, processors: int) -> Chunks:
     wanted = max(1, PROGRAMS_PER_PROCESSOR * processors // max(groups, 1))
     size = -(-blocks // min(blocks, wanted)) * block
     return Chunks(-(-points // size), size)
+
+
+def norm_blocks(channels: int) -> tuple[int, int]:
+    """Return how many positions and how many channels of a map a program of the norm takes at a time."""
+    block_c = 64 if channels % 64 == 0 else 32
+    return NORM_TILE // block_c, block_c
+
+
+def norm_chunks(images: int, points: int, block: int, processors: int) -> int:
+    """Return into how many chunks of whole blocks an image is cut, so that all together keep a GPU busy."""
+    wanted = -(-PROGRAMS_PER_PROCESSOR * processors // max(images, 1))
+    return max(1, min(wanted, -(-points // block), NORM_CHUNKS))

@@ -11,14 +11,14 @@ import itertools
 import subprocess
 import warnings
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from coc_core import compilers
 from coc_core.ops.regions import as_pair
-from coc_core.ops.triton import launch
+from coc_core.ops.triton import launch, launch_norm
 from coc_core.ops.triton.launch import Problem
 
 LEAST_CAPABILITY = (8, 0)
@@ -27,14 +27,25 @@ WHOLE, CHUNKED = 4, 32
 _refusals = itertools.count()
 
 
-def refusal(device: torch.device, dtype: torch.dtype, shared_bytes: int, problem: Problem | None) -> str:
+class Norm(NamedTuple):
+    """What decides which kernels of the norm are launched."""
+
+    channels: int
+
+    @property
+    def words(self) -> str:
+        """What it is, after a precision."""
+        return f'norms of {self.channels} channels'
+
+
+def refusal(device: torch.device, dtype: torch.dtype, shared_bytes: int, problem: Problem | Norm | None) -> str:
     """Return why the kernels do not run, in a sentence, or ''. The first reason that is met is a warning.
 
     Args:
         device: A GPU.
         dtype: Of the maps.
         shared_bytes: Shared memory that they need, see `plan.shared_bytes`.
-        problem: The sizes of a call; None where nothing can be launched, as in a graph that is made.
+        problem: Of a call; None where nothing can be launched, as in a graph that is made.
 
     Raises:
         RuntimeError: The launch has left the device unusable, as an illegal memory access does.
@@ -45,19 +56,23 @@ def refusal(device: torch.device, dtype: torch.dtype, shared_bytes: int, problem
     return _tried(device, dtype, kind_of(problem, dtype))
 
 
-def problem_of_layer(mixer: Any, x_BHWC: Tensor) -> Problem | None:
-    """Return the sizes of what a clustering layer launches; None of no map, or of one that regions do not divide."""
-    regions, centers = as_pair(mixer.region_grid, 'region_grid'), as_pair(mixer.center_grid, 'center_grid')
+def problem_of_layer(layer: Any, x_BHWC: Tensor) -> Problem | Norm | None:
+    """Return what a clustering layer or a norm launches; None of no map, or of one that regions do not divide."""
+    if layer.operation == 'norm':
+        return Norm(layer.num_channels) if x_BHWC.ndim == 4 else None
+    regions, centers = as_pair(layer.region_grid, 'region_grid'), as_pair(layer.center_grid, 'center_grid')
     if x_BHWC.ndim != 4 or x_BHWC.shape[1] % regions[0] or x_BHWC.shape[2] % regions[1]:
         return None
     size = x_BHWC.shape[1] // regions[0], x_BHWC.shape[2] // regions[1]
-    dims = mixer.head_dim, mixer.head_dim
-    by_count = mixer.denominator == 'count'
-    return Problem(len(x_BHWC), mixer.heads, *regions, *size, *centers, *dims, x_BHWC.dtype.itemsize, by_count)
+    dims = layer.head_dim, layer.head_dim
+    by_count = layer.denominator == 'count'
+    return Problem(len(x_BHWC), layer.heads, *regions, *size, *centers, *dims, x_BHWC.dtype.itemsize, by_count)
 
 
-def kind_of(problem: Problem, dtype: torch.dtype) -> Problem:
+def kind_of(problem: Problem | Norm, dtype: torch.dtype) -> Problem | Norm:
     """Return a small problem that the same kernels are compiled for: they know neither regions nor their sizes."""
+    if isinstance(problem, Norm):
+        return problem
     p = problem._replace(batch=1, region_rows=1, region_cols=1, itemsize=dtype.itemsize)
     size = WHOLE if p.is_whole else CHUNKED
     return p._replace(height=size, width=size)
@@ -90,11 +105,14 @@ def _shared_memory(index: int | None) -> int:
 
 
 @cache
-def _tried(device: torch.device, dtype: torch.dtype, problem: Problem) -> str:
+def _tried(device: torch.device, dtype: torch.dtype, problem: Problem | Norm) -> str:
     from triton.errors import TritonError
 
     try:
         _launch(device, dtype, problem)
+        if device.type == 'cuda':
+            # An error of a kernel is told here, or else by some later call.
+            torch.cuda.synchronize(device)
     except torch.OutOfMemoryError:
         # Of the moment, not of the kernels.
         return ''
@@ -102,15 +120,20 @@ def _tried(device: torch.device, dtype: torch.dtype, problem: Problem) -> str:
         if is_dead(device):
             raise
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
-        sizes = f'{problem.centers} centers and heads of {problem.dim} channels'
-        return _told(f'The kernels do not run here for {dtype}, {sizes} ({reason}).')
+        return _told(f'The kernels do not run here for {dtype}, {problem.words} ({reason}).')
     return ''
 
 
 @torch.no_grad()
-def _launch(device: torch.device, dtype: torch.dtype, problem: Problem) -> None:
+def _launch(device: torch.device, dtype: torch.dtype, problem: Problem | Norm) -> None:
     """Launch all kernels of a problem, without autograd, which would tell those who watch what a forward saves."""
-    p = problem
+    if isinstance(problem, Norm):
+        _launch_norm(device, dtype, problem.channels)
+    else:
+        _launch_clustering(device, dtype, problem)
+
+
+def _launch_clustering(device: torch.device, dtype: torch.dtype, p: Problem) -> None:
     height, width = p.region_rows * p.height, p.region_cols * p.width
     points = torch.zeros(1, height, width, p.heads, p.dim, dtype=dtype, device=device)
     values = points.new_zeros(1, height, width, p.heads, p.values_dim)
@@ -118,9 +141,15 @@ def _launch(device: torch.device, dtype: torch.dtype, problem: Problem) -> None:
     inputs = points, values, one, one
     mixed, state = launch.forward(inputs, p)
     launch.backward(mixed, inputs, state, (torch.empty_like(points), torch.empty_like(values)), p)
-    if device.type == 'cuda':
-        # An error of a kernel is told here, or else by some later call.
-        torch.cuda.synchronize(device)
+
+
+def _launch_norm(device: torch.device, dtype: torch.dtype, channels: int) -> None:
+    # Maps of the precision of matrix products, and of what autocast leaves alone.
+    x = torch.zeros(1, 4, 4, channels, dtype=dtype, device=device)
+    weight = torch.ones(channels, dtype=torch.float32, device=device)
+    for map_ in (x, x.float()):
+        out, statistics = launch_norm.forward(map_, weight, weight, 1e-5, dtype)
+        launch_norm.backward(out, map_, weight, statistics)
 
 
 def is_dead(device: torch.device) -> bool:
