@@ -1,4 +1,4 @@
-"""Photographs of things, cut out, as stamps of the drawing program Tux Paint, on parts of scikit-learn's photographs."""
+"""Stamps of the drawing program Tux Paint, which are photographs of things cut out, on parts of other photographs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _DRAWN = {
     'animals/mammals/echidna.png', 'animals/mammals/hedgehog.png', 'food/pizza.png',
     'household/arttools/highlighter.png', 'household/key.png',
 }  # fmt: skip
-# Only what is painted over a car.
-_PARTS = {'vehicles/emergency/sedan_police.png'}
+# Wheels alone, and what is painted over a car.
+_PARTS = {'vehicles/7spoke256.png', 'vehicles/wheel_tractor.png', 'vehicles/emergency/sedan_police.png'}
 # Another side of a stamp of the same name: it must not be in the other split.
 _OTHER_SIDES = ('_mirror', '_flip')
 # Fewer in a class cannot be split, because a fifth of them must be one at least.
@@ -43,7 +43,10 @@ _LEAST_COVERED = 0.05
 _SIDES = (48, 121)
 _MOST_ENLARGED = 2
 # Left, top, right and bottom of what shows none of the classes in china.jpg and in flower.jpg.
-_BACKGROUNDS = ((0, (75, 0, 545, 280)), (1, (0, 0, 165, 427)), (1, (450, 0, 640, 370)))
+_BACKGROUNDS = (
+    (0, (75, 0, 360, 280)), (0, (260, 0, 545, 280)),
+    (1, (0, 0, 165, 427)), (1, (450, 0, 640, 370)),
+)  # fmt: skip
 _SMALLEST_BACKGROUND = 96
 
 LICENSE = {
@@ -174,7 +177,7 @@ def _is_photograph(name: str) -> bool:
 
 
 def _trimmed(path: Path) -> Image.Image | None:
-    """Return what a stamp shows with its alpha, or None where that is too small, sees-through, or not cut out."""
+    """Return what a stamp shows with its alpha, or None where it is too small, mostly see-through, or not cut out."""
     try:
         with Image.open(path) as file:
             if not file.has_transparency_data:
