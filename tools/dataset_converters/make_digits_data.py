@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Write scikit-learn's 1,797 scanned digits in the layouts of ImageNet, COCO, ADE20K and ScanObjectNN.
+"""Write scikit-learn's 1,797 scanned digits, or photographs, in the layouts of ImageNet, COCO, ADE20K and ScanObjectNN.
 
 python tools/dataset_converters/make_digits_data.py                       # all four, into data/digits
 python tools/dataset_converters/make_digits_data.py --layout imagenet
+python tools/dataset_converters/make_digits_data.py --source stamps       # COCO and ADE20K, into data/stamps
 
-A stratified fifth of the scans is held back for validation in every layout. The same arguments give the same bytes.
+`--source stamps` pastes photographs of things, from Debian's package tuxpaint-stamps-default, instead of digits.
+A stratified fifth of the scans, or of the cut-outs, is held back for validation in every layout. The same arguments
+give the same bytes.
 Each layout is written aside and moved into place when it is complete.
 """
 
@@ -15,7 +18,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,58 +29,54 @@ try:
     from PIL import Image
     from pycocotools import mask as rle
     from rich.progress import track as bar
+    from scenes import SCENE_SIZE, Cutout, DataError, Scene, Source, draw_scene
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
+    from stamps import FOLDER, stamps_source
 except ModuleNotFoundError as error:
     sys.exit(f'make_digits_data: {error.name} is not installed: run `make setup`, or pip install .[digits].')
 
 CLASSES = tuple('0123456789')
 GENERATOR = 1
 IMAGE_SIZE = 64
-SCENE_SIZE = 256
-DIGITS_PER_SCENE = (2, 6)
-MAX_HIDDEN = 0.6
 POINTS = 2048
 STROKE = 0.4
 
 Item = TypeVar('Item')
 
 
-class DataError(Exception):
-    """The data cannot be written; the message says why and what to do."""
-
-
 @dataclass(frozen=True)
-class Split:
+class Digits:
     """Scans of one split: images [N, 8, 8] in [0, 1] and labels [N]."""
 
     scans: np.ndarray
     labels: np.ndarray
 
+    def background(self, rng: np.random.Generator) -> np.ndarray:
+        """Return soft dark colors, float64 [SCENE_SIZE, SCENE_SIZE, 3]."""
+        texture = Image.fromarray(rng.integers(0, 110, (6, 6, 3), dtype=np.uint8)).resize(
+            (SCENE_SIZE, SCENE_SIZE), Image.Resampling.BICUBIC
+        )
+        return np.asarray(texture, dtype=np.float64) + rng.normal(0, 4, (SCENE_SIZE, SCENE_SIZE, 3))
 
-@dataclass(frozen=True)
-class Scene:
-    """A picture of several digits.
-
-    Attributes:
-        image: uint8 [H, W, 3].
-        instances: uint8 [H, W], 0 for the background, else 1 + the visible digit's place in ``labels``.
-        labels: Class of each digit.
-    """
-
-    image: np.ndarray
-    instances: np.ndarray
-    labels: list[int]
+    def cutout(self, rng: np.random.Generator) -> Cutout:
+        """Return a digit of random size and turn, which gets its color when it is pasted."""
+        index, size = rng.integers(len(self.labels)), int(rng.integers(48, 121))
+        ink = enlarge(self.scans[index], size, rng.uniform(-20, 20))
+        return Cutout(int(self.labels[index]), ink > STROKE, np.clip((ink - STROKE + 0.15) / 0.3, 0, 1), None)
 
 
-def load_splits(seed: int) -> dict[str, Split]:
+def digits_source(seed: int) -> Source:
     """Return the scans as ``train`` and ``val``; no scan is in both."""
     digits = load_digits()
     train, val = train_test_split(
         np.arange(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=seed
     )
     scans = digits.images / 16
-    return {name: Split(scans[i], digits.target[i]) for name, i in (('train', np.sort(train)), ('val', np.sort(val)))}
+    splits = {
+        name: Digits(scans[i], digits.target[i]) for name, i in (('train', np.sort(train)), ('val', np.sort(val)))
+    }
+    return Source(CLASSES, 'digit', 'scenes of scanned digits', splits, tuple(LAYOUTS))
 
 
 def enlarge(scan: np.ndarray, size: int, angle: float = 0.0) -> np.ndarray:
@@ -85,37 +84,6 @@ def enlarge(scan: np.ndarray, size: int, angle: float = 0.0) -> np.ndarray:
     margin = Image.fromarray(np.pad(scan, 1).astype(np.float32), mode='F')
     big = margin.resize((size, size), Image.Resampling.BICUBIC).rotate(angle, Image.Resampling.BILINEAR)
     return np.clip(np.asarray(big), 0, 1)
-
-
-def draw_scene(split: Split, rng: np.random.Generator) -> Scene:
-    """Paste a few digits of random class, size, turn and color on a soft background."""
-    texture = Image.fromarray(rng.integers(0, 110, (6, 6, 3), dtype=np.uint8)).resize(
-        (SCENE_SIZE, SCENE_SIZE), Image.Resampling.BICUBIC
-    )
-    image = np.asarray(texture, dtype=np.float64) + rng.normal(0, 4, (SCENE_SIZE, SCENE_SIZE, 3))
-    instances = np.zeros((SCENE_SIZE, SCENE_SIZE), dtype=np.uint8)
-    labels: list[int] = []
-    areas: list[int] = []
-    wanted = rng.integers(DIGITS_PER_SCENE[0], DIGITS_PER_SCENE[1] + 1)
-    for _ in range(20 * wanted):
-        if len(labels) == wanted:
-            break
-        index, size = rng.integers(len(split.labels)), int(rng.integers(48, 121))
-        ink = enlarge(split.scans[index], size, rng.uniform(-20, 20))
-        stroke = ink > STROKE
-        top, left = rng.integers(0, SCENE_SIZE - size, 2)
-        window = np.s_[top : top + size, left : left + size]
-        after = instances.copy()
-        after[window][stroke] = len(labels) + 1
-        visible = np.bincount(after.ravel(), minlength=len(labels) + 2)[1:]
-        if any(left_over < (1 - MAX_HIDDEN) * area for left_over, area in zip(visible, areas, strict=False)):
-            continue
-        opacity = np.clip((ink - STROKE + 0.15) / 0.3, 0, 1)[..., None]
-        image[window] = image[window] * (1 - opacity) + rng.uniform(130, 255, 3) * opacity
-        instances = after
-        labels.append(int(split.labels[index]))
-        areas.append(int(stroke.sum()))
-    return Scene(np.clip(image, 0, 255).astype(np.uint8), instances, labels)
 
 
 def sample_surface(scan: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -140,34 +108,37 @@ def sample_surface(scan: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (xyz / np.linalg.norm(xyz, axis=1).max()).astype(np.float32)
 
 
-def save_image(path: Path, image: np.ndarray) -> None:
-    """Write a uint8 image as PNG or JPEG, by the file's suffix."""
+def save_image(path: Path, image: np.ndarray, license: Mapping[str, str] | None = None) -> None:
+    """Write a uint8 image as PNG or JPEG, by the file's suffix; a JPEG says of which license it is, if any."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, quality=95)
+    comment = {'comment': f'{license["name"]} {license["url"]}'} if license else {}
+    Image.fromarray(image).save(path, quality=95, **comment)
 
 
-def write_imagenet(folder: Path, splits: dict[str, Split], seed: int, scenes: Sequence[int]) -> None:
+def write_imagenet(folder: Path, source: Source, seed: int, scenes: Sequence[int]) -> None:
     """``train/CLASS/NNNN.png`` and ``val/CLASS/NNNN.png``, 64x64 RGB."""
-    for name, split in splits.items():
+    for name, split in source.splits.items():
         for i, scan in enumerate(track(f'imagenet {name}', split.scans)):
             gray = (255 * enlarge(scan, IMAGE_SIZE)).astype(np.uint8)
             save_image(folder / name / CLASSES[split.labels[i]] / f'{i:04d}.png', np.stack([gray] * 3, axis=-1))
 
 
-def scene_stream(splits: dict[str, Split], name: str, seed: int, count: int) -> Iterator[Scene]:
+def scene_stream(source: Source, name: str, seed: int, count: int) -> Iterator[Scene]:
     """Yield the scenes of a split, the same ones for every layout that shows them."""
     for i in range(count):
-        yield draw_scene(splits[name], np.random.default_rng([seed, len(name), i]))
+        yield draw_scene(source.splits[name], np.random.default_rng([seed, len(name), i]))
 
 
-def write_coco(folder: Path, splits: dict[str, Split], seed: int, scenes: Sequence[int]) -> None:
+def write_coco(folder: Path, source: Source, seed: int, scenes: Sequence[int]) -> None:
     """``train2017/``, ``val2017/`` and ``annotations/instances_*2017.json`` with boxes and run-length masks."""
-    for name, count in zip(splits, scenes, strict=True):
+    for name, count in zip(source.splits, scenes, strict=True):
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        for i, scene in enumerate(track(f'coco {name}', scene_stream(splits, name, seed, count), count), start=1):
-            save_image(folder / f'{name}2017' / f'{i:012d}.jpg', scene.image)
-            images.append({'id': i, 'file_name': f'{i:012d}.jpg', 'height': SCENE_SIZE, 'width': SCENE_SIZE})
+        licensed = {'license': 1} if source.license else {}
+        for i, scene in enumerate(track(f'coco {name}', scene_stream(source, name, seed, count), count), start=1):
+            save_image(folder / f'{name}2017' / f'{i:012d}.jpg', scene.image, source.license)
+            size = {'height': SCENE_SIZE, 'width': SCENE_SIZE}
+            images.append({'id': i, 'file_name': f'{i:012d}.jpg', **size, **licensed})
             for place, label in enumerate(scene.labels, start=1):
                 encoded = rle.encode(np.asfortranarray(scene.instances == place, dtype=np.uint8))
                 annotations.append(
@@ -181,27 +152,34 @@ def write_coco(folder: Path, splits: dict[str, Split], seed: int, scenes: Sequen
                         'iscrowd': 0,
                     }
                 )
-        categories = [{'id': c + 1, 'name': label, 'supercategory': 'digit'} for c, label in enumerate(CLASSES)]
+        categories = [
+            {'id': c + 1, 'name': label, 'supercategory': source.kind} for c, label in enumerate(source.classes)
+        ]
         # Tools that split or merge such files ask for both.
-        about = {'info': {'description': 'scenes of scanned digits'}, 'licenses': []}
+        licenses = [{'id': 1, **source.license}] if source.license else []
+        about = {'info': {'description': source.description}, 'licenses': licenses}
         content = {**about, 'images': images, 'annotations': annotations, 'categories': categories}
         path = folder / 'annotations' / f'instances_{name}2017.json'
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content))
 
 
-def write_ade20k(folder: Path, splits: dict[str, Split], seed: int, scenes: Sequence[int]) -> None:
-    """``images/`` and ``annotations/``, each ``training/`` and ``validation/``: 1 background, 2 ... 11 the digits."""
-    for name, count, place in zip(splits, scenes, ('training', 'validation'), strict=True):
-        for i, scene in enumerate(track(f'ade20k {name}', scene_stream(splits, name, seed, count), count)):
+def write_ade20k(folder: Path, source: Source, seed: int, scenes: Sequence[int]) -> None:
+    """``images/`` and ``annotations/``, each ``training/`` and ``validation/``: 1 background, 2 ... the classes.
+
+    ``classes.txt`` lists their names from 1 on.
+    """
+    folder.joinpath('classes.txt').write_text('\n'.join(['background', *source.classes, '']))
+    for name, count, place in zip(source.splits, scenes, ('training', 'validation'), strict=True):
+        for i, scene in enumerate(track(f'ade20k {name}', scene_stream(source, name, seed, count), count)):
             values = np.array([1, *(label + 2 for label in scene.labels)], dtype=np.uint8)
-            save_image(folder / 'images' / place / f'{i:08d}.jpg', scene.image)
+            save_image(folder / 'images' / place / f'{i:08d}.jpg', scene.image, source.license)
             save_image(folder / 'annotations' / place / f'{i:08d}.png', values[scene.instances])
 
 
-def write_scanobjectnn(folder: Path, splits: dict[str, Split], seed: int, scenes: Sequence[int]) -> None:
+def write_scanobjectnn(folder: Path, source: Source, seed: int, scenes: Sequence[int]) -> None:
     """``main_split/{training,test}_objectdataset_augmentedrot_scale75.h5`` (the files of PB_T50_RS)."""
-    for (name, split), part in zip(splits.items(), ('training', 'test'), strict=True):
+    for (name, split), part in zip(source.splits.items(), ('training', 'test'), strict=True):
         clouds = [
             sample_surface(scan, np.random.default_rng([seed, len(name), i]))
             for i, scan in enumerate(track(f'scanobjectnn {name}', split.scans))
@@ -214,7 +192,7 @@ def write_scanobjectnn(folder: Path, splits: dict[str, Split], seed: int, scenes
             file.create_dataset('mask', data=np.zeros((len(clouds), POINTS), dtype=np.int64), track_times=False)
 
 
-LAYOUTS: dict[str, Callable[[Path, dict[str, Split], int, Sequence[int]], None]] = {
+LAYOUTS: dict[str, Callable[[Path, Source, int, Sequence[int]], None]] = {
     'imagenet': write_imagenet,
     'coco': write_coco,
     'ade20k': write_ade20k,
@@ -232,13 +210,19 @@ def track(what: str, items: Sequence[Item] | Iterator[Item], count: int | None =
     yield from items
 
 
-def write_layout(out: Path, layout: str, seed: int, scenes: Sequence[int], force: bool) -> None:
+def write_layout(out: Path, layout: str, source: Source, seed: int, scenes: Sequence[int], force: bool) -> None:
     """Write one layout unless it is there already.
 
     Raises:
         DataError: Another data set is in its place and ``force`` is not set.
     """
-    parameters = {'generator': GENERATOR, 'layout': layout, 'seed': seed, 'classes': list(CLASSES)}
+    parameters = {
+        'generator': GENERATOR,
+        'layout': layout,
+        'seed': seed,
+        'classes': list(source.classes),
+        **source.record,
+    }
     if layout in ('coco', 'ade20k'):
         parameters['scenes'] = list(scenes)
     folder = out / layout
@@ -254,7 +238,9 @@ def write_layout(out: Path, layout: str, seed: int, scenes: Sequence[int], force
     scratch = Path(tempfile.mkdtemp(prefix=f'.{layout}-', dir=out))
     try:
         scratch.chmod(0o755)
-        LAYOUTS[layout](scratch, load_splits(seed), seed, scenes)
+        LAYOUTS[layout](scratch, source, seed, scenes)
+        for name, text in source.notes.items():
+            scratch.joinpath(name).write_text(text, encoding='utf-8')
         (scratch / 'dataset.json').write_text(json.dumps(parameters))
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
@@ -262,20 +248,45 @@ def write_layout(out: Path, layout: str, seed: int, scenes: Sequence[int], force
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def main() -> None:
-    """Command line."""
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', type=Path, default=Path('data/digits'), help='folder of the layouts')
-    parser.add_argument('--layout', nargs='+', choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument('--source', choices=('digits', 'stamps'), default='digits', help='what the data are made of')
+    parser.add_argument('--stamps', type=Path, metavar='FOLDER', help=f'the stamps of --source stamps ({FOLDER})')
+    parser.add_argument('--out', type=Path, help='folder of the layouts (data/digits, data/stamps)')
+    parser.add_argument('--layout', nargs='+', choices=LAYOUTS, help='default: all that the source has')
     parser.add_argument('--scenes', nargs=2, type=int, default=(600, 150), metavar=('TRAIN', 'VAL'))
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--force', action='store_true', help='replace a data set of other parameters')
     args = parser.parse_args()
     if min(args.scenes) < 1 or args.seed < 0:
         parser.error(f'--scenes {args.scenes} must be positive and --seed {args.seed} not negative')
+    if args.stamps is not None and args.source != 'stamps':
+        parser.error(f'--stamps {args.stamps} goes with --source stamps')
+    return args
+
+
+def write(args: argparse.Namespace) -> None:
+    """Write the layouts that the command line asks for.
+
+    Raises:
+        DataError: The source has no such layout or cannot be read, or another data set is in its place.
+    """
+    source = digits_source(args.seed) if args.source == 'digits' else stamps_source(args.stamps or FOLDER, args.seed)
+    layouts = args.layout or source.layouts
+    for layout in layouts:
+        if layout not in source.layouts:
+            raise DataError(f'--source {args.source} has no layout {layout}, but {" and ".join(source.layouts)}.')
+    for layout in layouts:
+        write_layout(args.out, layout, source, args.seed, args.scenes, args.force)
+
+
+def main() -> None:
+    """Command line."""
+    args = parse_args()
+    args.out = args.out or Path('data') / args.source
     try:
-        for layout in args.layout:
-            write_layout(args.out, layout, args.seed, args.scenes, args.force)
+        write(args)
     except DataError as error:
         sys.exit(f'make_digits_data: {error}')
     except OSError as error:
