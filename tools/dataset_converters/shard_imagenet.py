@@ -63,7 +63,11 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not 1 <= args.quality <= 100:
         parser.error('--quality must be from 1 to 100')
-    if min(args.shorter_side, args.seed) < 0 or min(args.processes, args.shard_size or 1) < 1:
+    if (
+        min(args.shorter_side, args.seed) < 0
+        or args.processes < 1
+        or (args.shard_size is not None and args.shard_size < 1)
+    ):
         parser.error('numbers must be positive; --shorter-side and --seed may be 0')
     return args
 
