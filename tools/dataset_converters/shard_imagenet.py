@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--quality', type=int, default=95, help='of the JPEGs of images that are made smaller')
     parser.add_argument(
-        '--shard-size', type=int, help=f'images in a shard (default: {LARGEST_SHARD}, fewer for under {WINDOW} shards)'
+        '--shard-size', type=int, help=f'images in a shard (default: {LARGEST_SHARD}, or fewer to have {WINDOW} shards)'
     )
     parser.add_argument('--seed', type=int, default=0, help='of the order of images, which is shuffled once for all')
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='default: one a core')
@@ -63,11 +63,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not 1 <= args.quality <= 100:
         parser.error('--quality must be from 1 to 100')
-    if (
-        min(args.shorter_side, args.seed) < 0
-        or args.processes < 1
-        or (args.shard_size is not None and args.shard_size < 1)
-    ):
+    counts = [args.processes, 1 if args.shard_size is None else args.shard_size]
+    if min(args.shorter_side, args.seed) < 0 or min(counts) < 1:
         parser.error('numbers must be positive; --shorter-side and --seed may be 0')
     return args
 
