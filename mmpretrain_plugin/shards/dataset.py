@@ -31,7 +31,7 @@ class ShardedImageNet(ImageNet):  # type: ignore[misc]
 
     It takes the arguments of ``ImageNet``, and its samples are asked for by index as there. Their ``img_path`` is an
     address that mmengine's ``fileio``, and so ``LoadImageFromFile``, reads like a file's: see `ShardBackend`.
-    `ShardSampler` asks in an order in which shards are read front to back.
+    `mmpretrain_plugin.shards.sampler.ShardSampler` asks in an order in which shards are read front to back.
 
     Attributes:
         shard_sizes: The number of images of each shard, in the order of the indices.

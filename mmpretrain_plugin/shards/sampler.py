@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from coc_core.errors import UserError
 
 WINDOW = 192
-"""How many shards are read at a time: what many numbers of GPUs divide."""
+"""How many shards are read at a time; many numbers of GPUs divide it."""
 
 
 @DATA_SAMPLERS.register_module()
@@ -28,7 +28,7 @@ class ShardSampler(DefaultSampler):  # type: ignore[misc]
     the last turn), and all processes together take the same images in the same step, whatever their number.
 
     Args:
-        dataset: A `ShardedImageNet`.
+        dataset: A `mmpretrain_plugin.shards.dataset.ShardedImageNet`.
         shuffle: Whether to do all this; else images come in the order of the data set.
         seed: The seed of the order, the same on all processes; by default one that they agree on.
         round_up: See mmengine's `DefaultSampler`.

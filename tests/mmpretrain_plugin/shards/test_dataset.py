@@ -63,9 +63,11 @@ def test_an_image_has_an_address_that_any_reader_of_mmengine_takes(images, shard
         fileio.get('shard://000001.tar')
 
 
-def test_classes_are_those_of_the_folders_where_nobody_names_them(shards, monkeypatch):
+def test_classes_are_those_of_the_folders_or_of_a_file_that_names_them(shards, monkeypatch):
     monkeypatch.setattr(ShardedImageNet, 'METAINFO', {})
     assert build(shards, metainfo=None).metainfo['classes'] == tuple(CLASSES)
+    named = dict(classes=str(shards / 'train' / 'classes.txt'))
+    assert build(shards, metainfo=named).metainfo['classes'] == CLASSES
 
 
 @pytest.mark.parametrize('checked', [False, True])
