@@ -2,7 +2,8 @@
 """Measures how many images per second one core prepares for ImageNet training: `python benchmarks/data_loading.py`.
 
 Runs the training pipeline of a config on JPEG files that it makes itself, of ImageNet's usual size. Prints what each
-transform takes, what other decoders and resizers give, and how many worker processes a GPU needs.
+transform takes, what other decoders and resizers, and shards of the same images, give, and how many worker processes a
+GPU needs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from coc_core.mm.requirements import require
 
-require('mmpretrain')
+require('mmpretrain', 'webdataset')
 
 import cv2
 import numpy as np
@@ -37,6 +38,13 @@ from benchmarks.machine import cpu_model
 from coc_core.mm.cli.options import add_debug_option
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
+from coc_core.mm.fault_tolerance.seeding import seed_sample
+from coc_core.mm.requirements import quiet_imports
+
+with quiet_imports():
+    from mmpretrain_plugin.own_data import images_in
+    from mmpretrain_plugin.shards.index import read_folder
+    from mmpretrain_plugin.shards.writing import Recipe, plan_shards, write_shard
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs' / 'classification' / 'coc-tiny_8xb128_in1k.py'
@@ -50,6 +58,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--images', type=int, default=64, help='JPEG files to make')
     parser.add_argument('--size', nargs=2, type=int, default=(500, 375), metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--rounds', type=int, default=5, help='passes over the files')
+    parser.add_argument('--shorter-side', type=int, default=512, help='of the images in shards, at most')
     parser.add_argument(
         '--gpu-images-per-second', type=float, nargs='+', default=[500, 1000, 2000], help='training speeds of one GPU'
     )
@@ -70,32 +79,53 @@ def measure(args: argparse.Namespace) -> None:
         mean_bytes = make_images(Path(folder), args.images, tuple(args.size))
         pipelines = dict(variants(cfg.train_dataloader.dataset.pipeline))
         datasets = {name: build(cfg, folder, pipeline) for name, pipeline in pipelines.items()}
+        shards, contents = make_shards(Path(folder), args.shorter_side)
+        datasets['from shards'] = build(cfg, shards, pipelines['as configured'], type='ShardedImageNet')
         rates: dict[str, list[float]] = defaultdict(list)
-        for dataset in datasets.values():
-            dataset[0]
-        for _ in range(args.rounds):
-            for name, dataset in datasets.items():
-                # Processor time: other programs do not slow it, and the files are in memory.
-                begin = time.process_time()
-                for index in range(len(dataset)):
-                    dataset[index]
-                rates[name].append(len(dataset) / (time.process_time() - begin))
+        for number in range(args.rounds + 1):
+            seconds = seconds_of_pass(datasets, number)
+            # The first pass is slower, and is not counted.
+            for name in seconds if number else ():
+                rates[name].append(args.images / seconds[name])
         shares = transform_seconds(datasets['as configured'])
     medians = {name: statistics.median(values) for name, values in rates.items()}
     own = medians['as configured']
     result = {
         'cpu': cpu_model(),
         'files': f'{args.images} JPEGs of {args.size[0]}x{args.size[1]}, {mean_bytes / 1e3:.0f} kB on average',
+        'shards': contents,
         'images per second and core': {
             name: {'median': round(medians[name], 1), 'min': round(min(v), 1), 'max': round(max(v), 1)}
             for name, v in rates.items()
         },
+        'times as many as configured': {name: spread(v, rates['as configured']) for name, v in rates.items()},
         'milliseconds of each transform': {name: round(1e3 * seconds, 2) for name, seconds in shares.items()},
         'workers for one GPU that trains at that many images per second': {
             f'{need:g}': math.ceil(need / own) for need in args.gpu_images_per_second
         },
     }
     print(json.dumps(result, indent=1))
+
+
+def spread(rates: list[float], others: list[float]) -> dict[str, float]:
+    """Return median, min and max of the quotients of each round."""
+    found = [rate / other for rate, other in zip(rates, others, strict=True)]
+    return {'median': round(statistics.median(found), 2), 'min': round(min(found), 2), 'max': round(max(found), 2)}
+
+
+def seconds_of_pass(datasets: dict[str, Any], number: int) -> dict[str, float]:
+    """Load every image from each data set, by turns and with the same random numbers; return the seconds of each."""
+    seconds: dict[str, float] = defaultdict(float)
+    names = list(datasets)
+    for index in range(min(map(len, datasets.values()))):
+        first = index % len(names)
+        for name in names[first:] + names[:first]:
+            seed_sample(0, number, index)
+            # Processor time: other programs do not slow it, and the files are in memory.
+            begin = time.process_time()
+            datasets[name][index]
+            seconds[name] += time.process_time() - begin
+    return seconds
 
 
 def make_images(folder: Path, count: int, size: tuple[int, int]) -> float:
@@ -121,6 +151,21 @@ def make_images(folder: Path, count: int, size: tuple[int, int]) -> float:
     return statistics.mean(sizes)
 
 
+def make_shards(folder: Path, shorter_side: int, shard_size: int = 1000) -> tuple[str, str]:
+    """Write the images into shards as the tool does; return the folder and a description."""
+    images = images_in(folder / 'train', ('.jpeg',))
+    recipe = Recipe(shorter_side, quality=95, shard_size=shard_size, seed=0)
+    for path, entries in plan_shards(images, folder / 'shards' / 'train', recipe).items():
+        write_shard(path, entries, recipe, skip=False)
+    indexes = read_folder(folder / 'shards' / 'train')[1].values()
+    mean_bytes = statistics.mean(size for index in indexes for size in index.sizes)
+    resized = sum(index.resized for index in indexes)
+    made = (
+        f'a shorter side of at most {shorter_side}: {resized} images made smaller, {mean_bytes / 1e3:.0f} kB on average'
+    )
+    return str(folder / 'shards'), made
+
+
 def variants(pipeline: list[Any]) -> Iterator[tuple[str, list[Any]]]:
     """Yield the pipeline as it is, and with other decoders and resizers."""
     yield 'as configured', pipeline
@@ -144,10 +189,10 @@ def change(step: Any, name: str, options: dict[str, Any] | None) -> list[Any]:
     return [] if options is None else [dict(step, **options)]
 
 
-def build(cfg: Any, folder: str, pipeline: list[Any]) -> Any:
-    """Build the config's dataset class over the files."""
+def build(cfg: Any, folder: str, pipeline: list[Any], **changed: Any) -> Any:
+    """Build the config's data set over the files, with other entries where they are given."""
     found = cfg.train_dataloader.dataset
-    options = dict(found, data_root=folder, pipeline=pipeline, metainfo=dict(classes=CLASSES))
+    options = dict(found, data_root=folder, pipeline=pipeline, metainfo=dict(classes=CLASSES), **changed)
     return DATASETS.build(options)
 
 

@@ -9,6 +9,7 @@ import mmpretrain.datasets  # noqa: E402, F401
 from mmpretrain.apis import ModelHub  # noqa: E402
 from mmpretrain.registry import MODELS  # noqa: E402
 
+import mmpretrain_plugin.shards  # noqa: E402, F401
 from coc_core.files import project_folder  # noqa: E402
 from coc_core.mm.plugin import register  # noqa: E402
 from mmpretrain_plugin.task import ClassificationTask  # noqa: E402

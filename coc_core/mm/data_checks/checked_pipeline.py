@@ -56,11 +56,13 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any] | None:
         """Run the transforms on one sample."""
-        files = {key: data[key] for key in ('img_path', 'seg_map_path') if isinstance(data.get(key), str)}
+        named = {key: data[key] for key in ('img_path', 'seg_map_path') if isinstance(data.get(key), str)}
+        # What a storage client reads is no file here.
+        files = {key: path for key, path in named.items() if '://' not in path}
         self._look_once(data.get('sample_idx'), files)
         unchecked = self.loaded is not None
         result: dict[str, Any] | None = data
-        name = files.get('img_path') or data.get('sample')
+        name = named.get('img_path') or data.get('sample')
         for transform in self.transforms:
             with during(f'running {type(transform).__name__} on the sample {name}'):
                 try:

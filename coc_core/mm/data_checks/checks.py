@@ -65,6 +65,8 @@ def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
 def _missing_data(phase: str, path: str) -> str:
     if 'data/digits' in path.replace(osp.sep, '/'):
         remedy = 'make it with `python tools/dataset_converters/make_digits_data.py`'
+    elif 'data/imagenet-shards' in path.replace(osp.sep, '/'):
+        remedy = 'make it with `python tools/dataset_converters/shard_imagenet.py`'
     else:
         remedy = (
             f'see docs/own-data.md on how to lay out the data, or name another place with '
