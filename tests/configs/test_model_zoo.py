@@ -56,7 +56,7 @@ def test_numbers_are_those_of_the_config(zoo, path):
 
 
 def test_mmpretrain_finds_and_builds_the_classifiers():
-    names = {path.stem for path in CONFIGS if path.parent.name == 'classification'}
+    names = {path.stem for path in CONFIGS if path.parent.name == 'classification' and path.stem.startswith('coc')}
     assert set(mmpretrain.list_models('coc*')) == names
     model = mmpretrain.get_model('coc-small_8xb128_in1k')
     assert sum(p.numel() for p in model.parameters()) == 14657024

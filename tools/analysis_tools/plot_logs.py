@@ -3,13 +3,15 @@
 
 python tools/analysis_tools/plot_logs.py work_dirs/demo/classification --out curves.png
 
-A training that was interrupted and went on is one curve.
+A training that was interrupted and went on is one curve. So is a folder of tools/analysis_tools/run_seeds.py: the mean
+of its seeds, in a band from the lowest to the highest.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,11 +42,13 @@ class Run:
         name: What the legend calls it.
         training: Curves of the training lines, by name: ``loss``, ``lr`` and others.
         validation: Curves of the validation lines, by name.
+        seeds: Runs of which this one is the mean.
     """
 
     name: str
     training: dict[str, dict[int, float]] = field(default_factory=dict)
     validation: dict[str, dict[int, float]] = field(default_factory=dict)
+    seeds: list[Run] = field(default_factory=list)
 
 
 def read_run(folder: Path) -> Run:
@@ -55,6 +59,8 @@ def read_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise UserError(f'The work folder {folder} does not exist.')
+    if seeds := [read_run(seed) for seed in sorted(folder.glob('seed-*'))]:
+        return _mean(folder.name, seeds)
     run = Run(folder.name)
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
         _read_log(path, run)
@@ -63,6 +69,17 @@ def read_run(folder: Path) -> Run:
             f'{folder} holds no log of a training (TIME/vis_data/scalars.json): name the work folder of one.'
         )
     return run
+
+
+def _mean(name: str, seeds: list[Run]) -> Run:
+    """Return the mean of runs where all of them have a value."""
+    mean = Run(name, seeds=seeds)
+    for kind in ('training', 'validation'):
+        for key in getattr(seeds[0], kind):
+            curves = [getattr(seed, kind).get(key, {}) for seed in seeds]
+            common = [at for at in curves[0] if all(at in curve for curve in curves)]
+            getattr(mean, kind)[key] = {at: statistics.mean(curve[at] for curve in curves) for at in common}
+    return mean
 
 
 def _read_log(path: Path, run: Run) -> None:
@@ -124,6 +141,10 @@ def draw(runs: list[Run], metrics: list[str]) -> Figure:
             axes.plot(
                 *zip(*curve, strict=True) if curve else ([], []), label=run.name, marker=marker, ms=3.5, lw=1.4, **style
             )
+            if run.seeds:
+                each = [[getattr(seed, kind).get(name, {})[at] for at, _ in curve] for seed in run.seeds]
+                low, high = ([limit(values) for values in zip(*each, strict=True)] for limit in (min, max))
+                axes.fill_between([at for at, _ in curve], low, high, color=style['color'], alpha=0.2, lw=0)
         axes.set_title({'lr': 'learning rate', 'loss': 'training loss'}.get(name, name), fontsize=11)
         axes.set_xlabel('iteration', fontsize=9)
         axes.tick_params(labelsize=8)

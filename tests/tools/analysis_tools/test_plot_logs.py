@@ -72,6 +72,21 @@ def test_the_picture_has_loss_metrics_and_learning_rate_of_every_run(plot_logs, 
     assert [path.name for path in out.parent.iterdir()] == ['curves.png']
 
 
+def test_seeds_are_one_curve_in_a_band(plot_logs, tmp_path):
+    for seed, (losses, top1) in enumerate([((3.0, 2.0, 1.0), 50.0), ((2.0, 1.0), 70.0)]):
+        lines = [train(10 * i, loss) for i, loss in enumerate(losses, start=1)]
+        write(
+            tmp_path / 'model' / f'seed-{seed}', '20260101_000000', [*lines[:2], {'top1': top1, 'step': 20}, *lines[2:]]
+        )
+    run = plot_logs.read_run(tmp_path / 'model')
+    # Where one of them has no value there is no mean.
+    assert run.name == 'model' and run.training['loss'] == {10: 2.5, 20: 1.5} and run.validation['top1'] == {20: 60.0}
+    figure = plot_logs.draw([run], ['top1'])
+    (band,) = figure.axes[0].collections
+    (path,) = band.get_paths()
+    assert {(10.0, 2.0), (10.0, 3.0), (20.0, 1.0), (20.0, 2.0)} <= {tuple(point) for point in path.vertices.tolist()}
+
+
 def test_what_cannot_be_drawn_is_one_sentence(work_dirs):
     (work_dirs / 'empty').mkdir()
     for options, sentence in (
