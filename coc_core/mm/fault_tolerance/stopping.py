@@ -19,7 +19,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from coc_core.errors import UserError
 from coc_core.mm.fault_tolerance.saving import checkpoint_hook
@@ -126,8 +126,12 @@ class StopHook(Hook):  # type: ignore[misc]
             )
 
     def _note(self, number: int, frame: Any) -> None:
-        # Data workers are born with this handler; their parent ends them.
         if os.getpid() != self._process:
+            # Data workers are born with this handler; their parent ends them. So are processes of a pool, of a metric
+            # for instance, which must end as they would without it: their parent waits for that.
+            if get_worker_info() is None:
+                signal.signal(number, self._handlers.get(number) or signal.SIG_DFL)
+                os.kill(os.getpid(), number)
             return
         now = time.monotonic()
         if self._signal and now - self._signaled_at > _ONE_PRESS:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -65,11 +66,29 @@ def test_a_second_signal_ends_at_once(monkeypatch):
     assert left == [130]
 
 
-def test_a_data_worker_leaves_a_signal_to_its_parent(capfd):
+def test_a_data_worker_leaves_a_signal_to_its_parent(capfd, monkeypatch):
+    monkeypatch.setattr('coc_core.mm.fault_tolerance.stopping.get_worker_info', lambda: SimpleNamespace(id=0))
     hook = StopHook()
     hook._process = os.getpid() + 1
     hook._note(signal.SIGTERM, None)
     assert hook._signal == 0 and capfd.readouterr().err == ''
+
+
+@pytest.mark.parametrize('number', CODES)
+def test_other_processes_that_a_training_starts_end_by_a_signal(number):
+    """Those of a pool: a metric of mmdet that ends its own waits for them."""
+    before, hook = signal.signal(number, signal.SIG_DFL), StopHook()
+    hook.before_train(SimpleNamespace(cfg=Config()))
+    try:
+        process = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))
+        process.start()
+        os.kill(process.pid, number)
+        process.join(20)
+        assert process.exitcode == -number
+    finally:
+        hook.after_train(None)
+        signal.signal(number, before)
+        process.kill()
 
 
 @pytest.mark.parametrize(('config', 'seconds'), [(dict(env_cfg=dict(dist_cfg=dict(timeout=10))), 10), (dict(), 1800)])
