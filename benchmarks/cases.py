@@ -27,6 +27,7 @@ class ModelCase:
         rounds: How often each is timed.
         modes: ``'eval'``, ``'train'`` or both.
         compiled: Measure each Context Cluster compiled by ``torch.compile`` too, fused and in plain PyTorch.
+        busy: Measure beside a busy process for each core.
     """
 
     models: tuple[str, ...]
@@ -37,13 +38,15 @@ class ModelCase:
     rounds: int = 7
     modes: tuple[str, ...] = MODES
     compiled: bool = False
+    busy: bool = False
 
     @property
     def label(self) -> str:
         """What the rows of this case have in common."""
         kind = 'dense backbone' if self.dense else 'classifier'
         compiled = ', compiled or not' if self.compiled else ''
-        return f'{kind}, {self.batch_size} x {self.size[0]}x{self.size[1]}{compiled}'
+        busy = ', beside a busy process for each core' if self.busy else ''
+        return f'{kind}, {self.batch_size} x {self.size[0]}x{self.size[1]}{compiled}{busy}'
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,12 @@ def suite(device: str) -> tuple[Case, ...]:
     dense_rounds = 10 if on_gpu else 2
     # Compiling takes a minute for each on a GPU, and several on a CPU.
     compiled = (ModelCase(('coc_tiny',), (224, 224), batch, rounds=rounds, compiled=True),) if on_gpu else ()
+    # As laptops and shared nodes are.
+    busy = () if on_gpu else (ModelCase(('coc_tiny', 'coc_small'), (224, 224), batch, modes=('train',), busy=True),)
     return (
         ModelCase(('coc_tiny', 'coc_small'), (224, 224), batch, peers=PEERS, rounds=rounds),
         *compiled,
+        *busy,
         ModelCase(('coc_small-4', 'coc_small-49'), DENSE_SIZE, dense_batch, dense=True, rounds=dense_rounds),
         # coc_tiny's first and third stage, coc_tiny_plain's first, coc_small-49's first, a point cloud's groups.
         OperatorCase((batch, 56, 56, 4, 24), 2, 8, rounds=rounds),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -108,6 +109,18 @@ def process_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     # macOS counts bytes, Linux KiB.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+@contextmanager
+def busy_processes(number: int) -> Iterator[None]:
+    """Have processes that do nothing but compute beside this one."""
+    processes = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 @contextmanager

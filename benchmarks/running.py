@@ -11,7 +11,7 @@ import torch
 from benchmarks.candidates import Candidate, check_case, model_candidates, operator_candidates
 from benchmarks.cases import Case, ModelCase
 from benchmarks.machine import bounds, describe
-from benchmarks.measuring import interleave, median_and_range, paired_ratios, peak_memory, warm_up
+from benchmarks.measuring import busy_processes, interleave, median_and_range, paired_ratios, peak_memory, warm_up
 from coc_core.errors import UserError
 
 Row = dict[str, Any]
@@ -79,7 +79,9 @@ def _measure(candidates: Sequence[Candidate], case: Case, limits: dict[str, floa
     try:
         counts = {name: warm_up(step, device) for name, step in steps.items()}
         memory = {name: peak_memory(step, device) for name, step in steps.items()}
-        seconds = interleave(steps, counts, case.rounds, device)
+        busy = describe(device)['cores'] if isinstance(case, ModelCase) and case.busy else 0
+        with busy_processes(int(busy or 0)):
+            seconds = interleave(steps, counts, case.rounds, device)
     except torch.OutOfMemoryError as error:
         raise UserError(f'{case.label} needs more memory than there is: choose a smaller batch.') from error
     rows = []

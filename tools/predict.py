@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# torch reads it when it is imported; why: tools/dist_common.sh.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from coc_core.mm.requirements import require
 

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# torch reads it when it is imported; why: tools/dist_common.sh.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from coc_core.errors import during
 from coc_core.mm.requirements import require

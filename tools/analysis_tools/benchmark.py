@@ -10,11 +10,14 @@ and what the machine can do at best. `--suite` measures what the docs compare. S
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+# torch reads it when it is imported; why: tools/dist_common.sh.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from coc_core.mm.requirements import require
 
@@ -60,6 +63,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar=('B', 'H', 'W', 'HEADS', 'D', 'CENTERS', 'REGIONS'),
         help='points and values, then centers and regions along each side; may be repeated',
     )
+    parser.add_argument('--busy', action='store_true', help='of models: beside a busy process for each core')
     parser.add_argument('--mode', nargs='+', choices=MODES, default=MODES)
     parser.add_argument(
         '--precision', nargs='+', choices=PRECISIONS, help='of autocast (default: fp32; suite on a GPU: bf16)'
@@ -77,8 +81,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.operator != bool(args.shape):
         parser.error('--operator and --shape B H W HEADS D CENTERS REGIONS go together')
-    if not args.model and (args.dense or args.center_grid or args.compile or args.peers != ()):
-        parser.error('--dense, --center-grid, --compile and --peers are for --model')
+    if not args.model and (args.dense or args.center_grid or args.compile or args.busy or args.peers != ()):
+        parser.error('--dense, --center-grid, --compile, --busy and --peers are for --model')
     return args
 
 
@@ -143,7 +147,7 @@ def cases_of(args: argparse.Namespace, device_type: str) -> list[Case]:
     # A bare --peers is an empty list.
     named = PEERS if args.peers == [] else args.peers
     theirs = dict.fromkeys([*(name for name in args.model if not is_context_cluster(name)), *named])
-    changes |= dict(compiled=args.compile)
+    changes |= dict(compiled=args.compile, busy=args.busy)
     return [ModelCase(tuple(ours), tuple(args.size), args.batch_size, args.dense, tuple(theirs), **changes)]
 
 
