@@ -190,7 +190,7 @@ def serve(operation: str, impl: str, call: Call, device: torch.device, problem: 
         impl: As in `select`; what is asked for by name is not tried before.
         call: What decides.
         device: Of the input.
-        problem: Gives what the kernels would be launched for, see `trial.problem_of_layer`.
+        problem: Gives what the kernels would be launched for, see ``trial.problem_of_layer``.
 
     Raises:
         UserError: As in `select`.
