@@ -49,7 +49,7 @@ randomness = dict(seed=0)
 """
 
 KILLED_CONFIG = """
-_base_ = 'tiny_config.py'
+_base_ = BASE
 custom_imports = dict(imports=['killing'])
 custom_hooks = [dict(type='Kill')]
 """
@@ -201,11 +201,12 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return read(path)['state_dict']
 
 
-def test_a_training_whose_processes_are_killed_goes_on_by_itself(project: Path) -> None:
+def test_a_training_whose_processes_are_killed_goes_on_by_itself(project: Path, tmp_path: Path) -> None:
     assert start_two(project, 'unbroken').wait(timeout=150) == 0
-    (project / 'killed_config.py').write_text(KILLED_CONFIG)
-    (project / 'killing.py').write_text(KILLING)
-    launcher = start_two(project, 'broken', config='killed_config.py', MAX_RESTARTS='5', PYTHONPATH=str(project))
+    config = tmp_path / 'killed_config.py'
+    config.write_text(KILLED_CONFIG.replace('BASE', repr(str(project / 'tiny_config.py'))))
+    (tmp_path / 'killing.py').write_text(KILLING)
+    launcher = start_two(project, 'broken', config=str(config), MAX_RESTARTS='5', PYTHONPATH=str(tmp_path))
     assert launcher.wait(timeout=300) == 0, (project / 'broken.log').read_text()[-3000:]
     log = (project / 'broken.log').read_text()
     assert 'Traceback' not in log and log.count('Training goes on from') == 3

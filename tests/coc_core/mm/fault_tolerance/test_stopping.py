@@ -80,10 +80,14 @@ def test_other_processes_that_a_training_starts_end_by_a_signal(number):
     before, hook = signal.signal(number, signal.SIG_DFL), StopHook()
     hook.before_train(SimpleNamespace(cfg=Config()))
     try:
-        process = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))
+        fork = multiprocessing.get_context('fork')
+        ready = fork.Event()
+        process = fork.Process(target=lambda: (ready.set(), time.sleep(60)))
         process.start()
+        # Python forgets a signal that comes while it forks.
+        assert ready.wait(60)
         os.kill(process.pid, number)
-        process.join(20)
+        process.join(60)
         assert process.exitcode == -number
     finally:
         hook.after_train(None)
