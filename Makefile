@@ -37,7 +37,7 @@ lint: setup
 
 test: lint
 	@$(BIN)/python tools/dev/setup_browser.py
-	@PATH="$(BIN):$$PATH" python -m pytest -n auto --dist loadscope --max-worker-restart 0 $(PYTEST_ARGS)
+	@PATH="$(BIN):$$PATH" python -m pytest -n auto --dist loadscope $(PYTEST_ARGS)
 ifeq ($(MM)$(PYTEST_ARGS),onedl)
 ifneq ($(wildcard .venv-openmmlab),)
 	@$(MAKE) --no-print-directory test-family MM=openmmlab
@@ -48,7 +48,7 @@ endif
 
 # What differs between the families, two minutes of one core; the whole suite in a family is make test MM=...
 test-family: setup
-	@PATH="$(BIN):$$PATH" python -m pytest -n auto --dist loadscope --max-worker-restart 0 -m family
+	@PATH="$(BIN):$$PATH" python -m pytest -n auto --dist loadscope -m family
 
 bench: setup
 	@$(BIN)/python tools/analysis_tools/benchmark.py --suite --device $(DEVICE) --out benchmarks/results/$(DEVICE).json $(BENCH_ARGS)

@@ -99,6 +99,6 @@ def norm_blocks(channels: int) -> tuple[int, int]:
 
 
 def norm_chunks(images: int, points: int, block: int, processors: int) -> int:
-    """Return into how many chunks of whole blocks an image is cut, so that all together keep a GPU busy."""
+    """Return into how many chunks an image is cut, of a block or more each, so that all together keep a GPU busy."""
     wanted = -(-PROGRAMS_PER_PROCESSOR * processors // max(images, 1))
     return max(1, min(wanted, -(-points // block), NORM_CHUNKS))
