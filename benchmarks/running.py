@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ def run(
     reference: bool,
     device: torch.device,
     tell: Callable[[str], None],
-) -> dict[str, Any]:
-    """Measure cases.
+) -> Iterator[dict[str, Any]]:
+    """Measure cases; yield all results so far after each, as a long run may be ended from outside.
 
     Args:
         cases: What is measured; the candidates of each take turns.
@@ -36,7 +36,7 @@ def run(
         device: Where.
         tell: Called with a line when something begins.
 
-    Returns:
+    Yields:
         ``machine``, ``bounds`` and ``rows``, all of plain values: see `docs/benchmarks.md`.
 
     Raises:
@@ -59,7 +59,7 @@ def run(
                 rows += [shared | row for row in _measure(candidates, case, limits[precision], device)]
                 del candidates
                 gc.collect()
-    return {'machine': describe(device), 'bounds': limits, 'rows': rows}
+        yield {'machine': describe(device), 'bounds': limits, 'rows': rows}
 
 
 def _facts(case: Case, precision: str) -> Row:

@@ -13,6 +13,7 @@ from torch import nn
 from coc_core.checkpoints.layouts import CLASSIFICATION
 from coc_core.mm.data_checks import class_folders, image_lists
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
+from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.loading import image_loader
 from coc_core.mm.task import Task, visualization_hook
 
@@ -60,6 +61,9 @@ class ClassificationTask(Task):
 
     def inspect(self, inspection: Inspection, dataset: Mapping[str, Any], *, files: bool) -> None:
         """Check class folders, and files that list images; of other data sets the images alone."""
+        if _reads_training_pictures(self.scope, dataset):
+            told = "has split='test' and reads the training pictures all the same: add test_mode=True"
+            inspection.problems.append(Problem(inspection.name, told))
         built = _unloaded(self.scope, dataset)
         if built is None:
             super().inspect(inspection, dataset, files=files)
@@ -92,6 +96,14 @@ class ClassificationTask(Task):
         """Return what the last step that resizes or crops makes."""
         found = [step.get(key) for step in cfg.test_dataloader.dataset.pipeline for key in ('scale', 'crop_size')]
         return next(([number] for number in reversed(found) if isinstance(number, int)), None)
+
+
+def _reads_training_pictures(scope: str, dataset: Mapping[str, Any]) -> bool:
+    """Whether a data set of MNIST's kind is asked for its test pictures in a way that it does not understand."""
+    from mmpretrain.datasets import MNIST
+
+    kind = dataset_class(scope, dataset)
+    return dataset.get('split') == 'test' and not dataset.get('test_mode') and issubclass(kind or object, MNIST)
 
 
 def _unloaded(scope: str, dataset: Mapping[str, Any]) -> Any:

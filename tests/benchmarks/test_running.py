@@ -16,9 +16,9 @@ def short_samples(monkeypatch):
     monkeypatch.setattr(running, 'bounds', lambda device, precisions: {p: dict(gemm=1e9, copy=1e8) for p in precisions})
 
 
-def run(case=CASE, tell=lambda line: None, **changes):
+def run(*cases, tell=lambda line: None, **changes):
     options = dict(precisions=('fp32', 'bf16'), impls=('auto',), reference=True, device=torch.device('cpu'), tell=tell)
-    return running.run([case], **(options | changes))
+    return list(running.run(cases or [CASE], **(options | changes)))[-1]
 
 
 @pytest.fixture(scope='module')
@@ -58,6 +58,14 @@ def test_ratios_are_taken_round_by_round(measured):
     assert (own['speed_ratio']['min'], own['speed_ratio']['max']) == pytest.approx((min(ratios), max(ratios)))
     assert own['memory_ratio'] == pytest.approx(own['peak_memory_bytes'] / reference['peak_memory_bytes'])
     assert reference['speed_ratio'] is None and reference['memory_ratio'] is None
+
+
+def test_what_was_measured_is_there_before_the_next_case(monkeypatch):
+    results = running.run(
+        [CASE, CASE], precisions=('fp32',), impls=('auto',), reference=False, device=torch.device('cpu'), tell=print
+    )
+    assert len(next(results)['rows']) == 2
+    assert len(next(results)['rows']) == 4
 
 
 def test_nothing_is_timed_that_is_not_equal(monkeypatch):

@@ -127,3 +127,10 @@ def test_a_pipeline_that_leaves_the_size_open_asks_for_it(cfg):
     cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
     with pytest.raises(UserError, match='say it with --size HEIGHT WIDTH'):
         task_of(cfg).input_shape(cfg, None)
+
+
+@pytest.mark.parametrize(('choice', 'told'), [({}, 1), ({'test_mode': True}, 0)])
+def test_test_pictures_of_mnists_kind_that_are_training_pictures_are_told(cfg, choice, told):
+    inspection = Inspection('test data')
+    task_of(cfg).inspect(inspection, dict(type='FashionMNIST', data_root='data', split='test', **choice), files=False)
+    assert [str(problem).count('reads the training pictures') for problem in inspection.problems] == [1] * told

@@ -107,7 +107,7 @@ def measure(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     precisions = args.precision or (['bf16'] if args.suite and device.type == 'cuda' else ['fp32'])
-    results = run(
+    progress = run(
         cases_of(args, device.type),
         precisions=tuple(dict.fromkeys(precisions)),
         impls=tuple(dict.fromkeys(args.impl)),
@@ -115,9 +115,10 @@ def measure(args: argparse.Namespace) -> None:
         device=device,
         tell=lambda line: print(f'... {line}', file=sys.stderr, flush=True),
     )
+    for results in progress:
+        if args.out:
+            report.write(results, args.out)
     print(report.render(results, markdown=False))
-    if args.out:
-        report.write(results, args.out)
 
 
 def device_of(name: str) -> torch.device:

@@ -3,13 +3,14 @@
 
 python tools/analysis_tools/run_seeds.py CONFIG --seeds 0 1 2 [--processes N]
 
-Prints mean and standard deviation of every metric. Works for any task. A run that was interrupted goes on where it
-stopped; one that is complete is not repeated.
+Prints mean and standard deviation of every metric; `summary.json` has them, and the SHA-256 of each checkpoint that was
+tested. Works for any task. A run that was interrupted goes on where it stopped; one that is complete is not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -65,14 +66,17 @@ def main() -> None:
     folder = args.work_dir or Path('work_dirs') / f'{Path(args.config).stem}-seeds'
     runs = {seed: metrics_of(args, seed, folder / f'seed-{seed}') for seed in args.seeds}
     names = [name for name in next(iter(runs.values())) if all(name in metrics for metrics in runs.values())]
-    summary = {}
+    summary: dict[str, dict[str, float | list[float]]] = {}
     print(f'\n{"seed":>16}' + ''.join(f'{seed:>10}' for seed in runs) + f'{"mean":>10}{"std":>10}')
     for name in names:
         values = [metrics[name] for metrics in runs.values()]
         deviation = statistics.stdev(values) if len(values) > 1 else 0.0
         summary[name] = {'values': values, 'mean': statistics.mean(values), 'std': deviation}
         print(f'{name:>16}' + ''.join(f'{value:10.2f}' for value in (*values, summary[name]['mean'], deviation)))
-    (folder / 'summary.json').write_text(json.dumps({'seeds': args.seeds, 'metrics': summary}, indent=1))
+    files = [checkpoint_of(folder / f'seed-{seed}') for seed in args.seeds]
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    content = {'seeds': args.seeds, 'metrics': summary, 'checkpoints_sha256': hashes}
+    (folder / 'summary.json').write_text(json.dumps(content, indent=1))
     print(f'written to {folder / "summary.json"}')
 
 

@@ -28,24 +28,16 @@ def cluster_groups(
     return torch.bmm(s_GMN.mT, held_GMD), index_GN, cosine_GN
 
 
-def mix_again(
-    values_GND: Tensor, alpha: Tensor, beta: Tensor, windows_MN: Tensor, denominator: str,
-    index_GN: Tensor, cosine_GN: Tensor,
-) -> Tensor:  # fmt: skip
-    """Return the mixed values that `cluster_groups` returned with ``index_GN`` and ``cosine_GN``."""
-    s_GMN, weight_GM1 = _similarities(_members(index_GN, windows_MN), cosine_GN, alpha, beta, denominator)
-    return torch.bmm(s_GMN.mT, torch.bmm(s_GMN + windows_MN, values_GND).div_(weight_GM1))
-
-
 def cluster_groups_backward(
     points_GND: Tensor, values_GND: Tensor, alpha: Tensor, beta: Tensor, windows_MN: Tensor, denominator: str,
-    index_GN: Tensor, cosine_GN: Tensor, grad_GND: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return the gradients of points, of values, and of alpha and beta as two numbers."""
+    index_GN: Tensor, cosine_GN: Tensor, grad_GND: Tensor, mixed_again: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """Return the gradients of points, of values, of alpha and beta as two numbers, and if asked the mixed values."""
     member_GMN = _members(index_GN, windows_MN)
     s_GMN, weight_GM1 = _similarities(member_GMN.clone(), cosine_GN, alpha, beta, denominator)
     pooled_GMN = s_GMN + windows_MN
     held_GMD = torch.bmm(pooled_GMN, values_GND).div_(weight_GM1)
+    mixed_GND = torch.bmm(s_GMN.mT, held_GMD) if mixed_again else None
 
     grad_sum_GMD = torch.bmm(s_GMN, grad_GND).div_(weight_GM1)
     grad_values_GND = torch.bmm(pooled_GMN.mT, grad_sum_GMD)
@@ -68,7 +60,8 @@ def cluster_groups_backward(
     along_GN = scaled_GN * cosine_GN * inverse_GN * (lengths_GN >= NORM_EPS)
     grad_points_GND = torch.bmm(scaled_GMN.mT, units_GMD).baddbmm_(windows_GMN.mT, grad_centers_GMD)
     grad_points_GND.addcmul_(points_GND, along_GN[..., None], value=-1)
-    return grad_points_GND, grad_values_GND, torch.stack([(grad_z_GN * cosine_GN).sum(), grad_z_GN.sum()])
+    grad_scalars = torch.stack([(grad_z_GN * cosine_GN).sum(), grad_z_GN.sum()])
+    return grad_points_GND, grad_values_GND, grad_scalars, mixed_GND
 
 
 def _unit(centers_GMD: Tensor) -> tuple[Tensor, Tensor]:

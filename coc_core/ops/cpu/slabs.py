@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from coc_core.ops.context import differentiated_once, without_autocast, working_dtype
-from coc_core.ops.cpu.groups import cluster_groups, cluster_groups_backward, mix_again
+from coc_core.ops.cpu.groups import cluster_groups, cluster_groups_backward
 from coc_core.ops.regions import Grid, Pair, as_pair, cached_windows, region_size
 
 # Of the points, values and similarities that are at work at a time.
@@ -87,12 +87,14 @@ class SlabClustering:
     ) -> Tensor:  # fmt: skip
         """Fill in the gradients of points and values, and what `forward` made; return those of alpha and beta."""
         windows_MN, points_GND, values_GND, grad_GND = self._groups(points_SHWKD, values_SHWKD, grad_SHWKD)
-        arguments = alpha, beta, windows_MN, self.denominator, index.flatten(0, 1), cosine.flatten(0, 1)
-        if mixed_SHWKD is not None:
-            self._write(mixed_SHWKD, mix_again(values_GND, *arguments))
-        grad_points, grad_values, grad_scalars = cluster_groups_backward(points_GND, values_GND, *arguments, grad_GND)
+        grad_points, grad_values, grad_scalars, mixed = cluster_groups_backward(
+            points_GND, values_GND, alpha, beta, windows_MN, self.denominator,
+            index.flatten(0, 1), cosine.flatten(0, 1), grad_GND, mixed_again=mixed_SHWKD is not None,
+        )  # fmt: skip
         self._write(grad_points_SHWKD, grad_points)
         self._write(grad_values_SHWKD, grad_values)
+        if mixed_SHWKD is not None and mixed is not None:
+            self._write(mixed_SHWKD, mixed)
         return grad_scalars
 
 

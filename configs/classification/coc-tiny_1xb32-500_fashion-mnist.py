@@ -1,9 +1,9 @@
-"""coc_tiny on Fashion-MNIST, 1,000 steps from nothing.
+"""coc_tiny on Fashion-MNIST, 500 steps from nothing.
 
-tools/dist_train.sh configs/classification/coc-tiny_1xb32-1k_fashion-mnist.py 1
+tools/dist_train.sh configs/classification/coc-tiny_1xb32-500_fashion-mnist.py 1
 """
 
-_base_ = '../_base_/1xb32-1k_fashion-mnist.py'
+_base_ = '../_base_/1xb32-500_fashion-mnist.py'
 import coc_core
 
 arch = 'coc_tiny'

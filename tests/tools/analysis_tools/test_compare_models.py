@@ -1,0 +1,84 @@
+"""tools/analysis_tools/compare_models.py on the Fashion-MNIST configs and a few pictures in that data set's files."""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import DATASETS
+from processes import run_tool
+
+from coc_core.mm.configs import load_config
+
+ROOT = Path(__file__).parents[3]
+TOOL = ROOT / 'tools' / 'analysis_tools' / 'compare_models.py'
+NAMES = ['coc-tiny_1xb32-500_fashion-mnist', 'resnet18_1xb32-500_fashion-mnist']
+CONFIGS = [ROOT / 'configs' / 'classification' / f'{name}.py' for name in NAMES]
+
+
+def run(*command, expect=0):
+    done = run_tool(TOOL, *command)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stderr.strip() if expect else done.stdout.strip()
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('fashion-mnist')
+    random = np.random.default_rng(0)
+    for split, number in (('train', 64), ('t10k', 20)):
+        pictures = random.integers(0, 256, (number, 28, 28), dtype=np.uint8)
+        header = struct.pack('>4i', 0x803, number, 28, 28)
+        (folder / f'{split}-images-idx3-ubyte').write_bytes(header + pictures.tobytes())
+        labels = struct.pack('>2i', 0x801, number) + bytes(i % 10 for i in range(number))
+        (folder / f'{split}-labels-idx1-ubyte').write_bytes(labels)
+    return folder
+
+
+def test_what_is_tested_was_not_trained_on(data):
+    cfg = load_config(str(CONFIGS[0]))
+    init_default_scope('mmpretrain')
+    datasets = (cfg[f'{phase}_dataloader'].dataset for phase in ('train', 'val', 'test'))
+    lengths = [len(DATASETS.build({**dataset, 'data_root': str(data), 'pipeline': []})) for dataset in datasets]
+    assert lengths == [64, 20, 20]
+
+
+def test_a_record_says_what_was_trained_and_what_came_out(data, tmp_path):
+    out = tmp_path / 'record'
+    roots = [f'{split}_dataloader.dataset.data_root={data}' for split in ('train', 'val', 'test')]
+    options = ['--cfg-options', 'train_cfg.max_iters=4', 'train_cfg.val_interval=4', *roots]
+    arguments = (*CONFIGS, '--seeds', 3, '--work-dir', tmp_path / 'work', '--out', out, *options)
+    printed = run(*arguments)
+    models = json.loads((out / 'results.json').read_text())['models']
+    assert [model['name'] for model in models] == NAMES
+    for model in models:
+        work_dir = tmp_path / 'work' / model['name'] / 'seed-3'
+        checkpoint = work_dir / 'iter_4.pth'
+        assert model['checkpoints_sha256'] == [hashlib.sha256(checkpoint.read_bytes()).hexdigest()]
+        measured = json.loads((work_dir / 'metrics.json').read_text())['accuracy/top1']
+        assert model['metrics']['accuracy/top1'] == {'values': [measured], 'mean': measured, 'std': 0.0}
+        assert f'{model["parameters"]:,} | {measured:.2f} ± 0.00 |' in printed
+        lines = (out / 'logs' / f'{model["name"]}_seed-3.json').read_text().splitlines()
+        assert 'accuracy/top1' in json.loads(lines[-1])
+    coc = torch.load(tmp_path / 'work' / NAMES[0] / 'seed-3' / 'iter_4.pth', weights_only=False)['state_dict']
+    assert models[0]['parameters'] == sum(value.numel() for value in coc.values())
+    assert (out / 'curves.png').stat().st_size > 10_000
+    assert 'Iter(train)' not in run(*arguments), 'a complete comparison must not be trained again'
+
+
+def test_two_configs_of_one_name_are_refused(tmp_path):
+    copy = tmp_path / CONFIGS[0].name
+    copy.write_text(CONFIGS[0].read_text())
+    assert f'Two configs are named {NAMES[0]}' in run(CONFIGS[0], copy, '--out', tmp_path / 'out', expect=2)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_training_that_fails_ends_the_comparison(tmp_path):
+    missing = [f'train_dataloader.dataset.data_root={tmp_path / "nothing"}', 'train_dataloader.dataset.download=False']
+    command = (CONFIGS[1], '--seeds', 0, '--work-dir', tmp_path, '--out', tmp_path / 'out', '--cfg-options', *missing)
+    assert 'run_seeds.py failed' in run(*command, expect=2)
+    assert not (tmp_path / 'out').exists()

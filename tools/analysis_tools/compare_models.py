@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+"""Train several configs with several seeds, and write a record of the comparison.
+
+python tools/analysis_tools/compare_models.py CONFIG CONFIG ... --seeds 0 1 2 --out docs/results/fashion-mnist
+
+Trains by `run_seeds.py`: what was interrupted goes on, and what is complete is not repeated. The folder of --out gets
+`results.json` (metrics of each seed, mean and standard deviation, parameters, SHA-256 of each checkpoint, hardware and
+versions), `curves.png`, and the training logs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from coc_core.mm.requirements import require
+
+require('mmengine', 'matplotlib')
+
+import torch
+
+from benchmarks.machine import describe
+from coc_core.errors import UserError
+from coc_core.files import write_bytes
+from coc_core.mm.cli.options import add_config_options
+from coc_core.mm.cli.start import run_tool
+from coc_core.mm.configs import load_config
+from coc_core.mm.models import build_model
+
+HERE = Path(__file__).resolve().parent
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('configs', nargs='+', type=Path, metavar='CONFIG', help='the configs to compare')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--processes', default='1', help='GPUs, or processes without one (default: 1)')
+    parser.add_argument('--work-dir', type=Path, help='folder of the trainings (default: work_dirs/NAME-OF-OUT)')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the record')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Train, test and record.
+
+    Raises:
+        UserError: Two configs have one name, or a training or test failed.
+    """
+    names = [config.stem for config in args.configs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f'Two configs are named {name}: rename one, as the name is that of its folder.')
+    folder = args.work_dir or Path('work_dirs') / args.out.name
+    models = [record(config, folder / config.stem, args) for config in args.configs]
+    logs = [_keep_log(model['name'], seed, folder, args.out) for model in models for seed in args.seeds]
+    _tool('plot_logs.py', *(folder / name for name in names), '--out', args.out / 'curves.png')
+    content = {'machine': describe(torch.device('cuda' if torch.cuda.is_available() else 'cpu')), 'models': models}
+    write_bytes(args.out / 'results.json', json.dumps(content, indent=1).encode() + b'\n')
+    print(table(models))
+    print(f'written to {args.out}: results.json, curves.png, {len(logs)} logs')
+
+
+def record(config: Path, work_dir: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Train a config with all seeds; return name, config, parameters, seeds, metrics and checkpoints."""
+    model = build_model(load_config(str(config), args.cfg_options), config.name)
+    options = [f'{key}={value.text}' for key, value in args.cfg_options.items()]
+    _tool(
+        'run_seeds.py', config, '--seeds', *args.seeds, '--processes', args.processes, '--work-dir', work_dir,
+        *(('--cfg-options', *options) if options else ()),
+    )  # fmt: skip
+    shown = config.resolve()
+    return {
+        'name': config.stem,
+        'config': str(shown.relative_to(ROOT) if shown.is_relative_to(ROOT) else config.name),
+        'parameters': sum(parameter.numel() for parameter in model.parameters()),
+        **json.loads((work_dir / 'summary.json').read_text()),
+    }
+
+
+def _tool(name: str, *arguments: Any) -> None:
+    if subprocess.run([sys.executable, HERE / name, *map(str, arguments)]).returncode:
+        raise UserError(f'{name} failed, as it says above: mend that and run the same command again.')
+
+
+def _keep_log(name: str, seed: int, folder: Path, out: Path) -> Path:
+    """Bring a training's log into the record; one that was interrupted has a log for each part."""
+    parts = sorted((folder / name / f'seed-{seed}').glob('*/vis_data/scalars.json'))
+    path = out / 'logs' / f'{name}_seed-{seed}.json'
+    write_bytes(path, b''.join(part.read_bytes() for part in parts))
+    return path
+
+
+def table(models: list[dict[str, Any]]) -> str:
+    """Return the results as a Markdown table."""
+    metrics = list(models[0]['metrics'])
+    lines = [f'| config | parameters | {" | ".join(metrics)} |', '|:---|---:|' + '---:|' * len(metrics)]
+    for model in models:
+        results = (model['metrics'][name] for name in metrics)
+        cells = ' | '.join(f'{result["mean"]:.2f} ± {result["std"]:.2f}' for result in results)
+        lines.append(f'| `{model["config"]}` | {model["parameters"]:,} | {cells} |')
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(compare, parse_args()))
