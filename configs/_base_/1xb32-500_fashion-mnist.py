@@ -50,6 +50,9 @@ val_cfg = dict()
 test_cfg = dict()
 log_processor = dict(by_epoch=False)
 # The last step is the result: none is chosen by its accuracy on the test pictures.
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(by_epoch=False, interval=100, max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=10, log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=100, max_keep_ckpts=1),
+)
 visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 randomness = dict(seed=0)

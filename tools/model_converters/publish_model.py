@@ -53,6 +53,9 @@ def parse_args() -> argparse.Namespace:
         help='the result (default: what the log beside the checkpoint says of its epoch)',
     )
     parser.add_argument('--safetensors', action='store_true', help='write safetensors instead of a torch file')
+    parser.add_argument(
+        '--half', action='store_true', help='store float32 as float16, each number to 11 bits: half the size'
+    )
     add_config_options(parser)
     return parser.parse_args()
 
@@ -77,10 +80,26 @@ def publish(args: argparse.Namespace) -> None:
         'metric': given_metric(args.metric) or logged_metric(Path(args.checkpoint), meta),
         **architecture(model),
     }
-    path = write(model.state_dict(), kept, out, safetensors=args.safetensors)
+    weights = halved(model.state_dict()) if args.half else model.state_dict()
+    path = write(weights, kept, out, safetensors=args.safetensors)
     for name in ('metric', 'dataset', 'git_revision', *(['denominator'] if 'denominator' in kept else [])):
         print(f'  {name}: {kept[name] or "not known"}')
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB')
+
+
+def halved(weights: dict[str, Any]) -> dict[str, Any]:
+    """Return the weights with float16 in the place of float32.
+
+    Raises:
+        UserError: A weight is larger than float16 holds.
+    """
+    half = {key: value.half() if value.dtype == torch.float32 else value for key, value in weights.items()}
+    for key, value in weights.items():
+        if value.is_floating_point() and not torch.equal(value.isfinite(), half[key].isfinite()):
+            raise UserError(
+                f'--half: {key} has a number of more than 65,504, which float16 does not hold: leave --half out.'
+            )
+    return half
 
 
 def config_of(args: argparse.Namespace) -> Config:

@@ -63,7 +63,8 @@ def test_a_record_says_what_was_trained_and_what_came_out(data, tmp_path):
         assert model['metrics']['accuracy/top1'] == {'values': [measured], 'mean': measured, 'std': 0.0}
         assert f'{model["parameters"]:,} | {measured:.2f} ± 0.00 |' in printed
         lines = (out / 'logs' / f'{model["name"]}_seed-3.json').read_text().splitlines()
-        assert 'accuracy/top1' in json.loads(lines[-1])
+        last = json.loads(lines[-1])
+        assert last['step'] == 4 and 'accuracy/top1' in last
     coc = torch.load(tmp_path / 'work' / NAMES[0] / 'seed-3' / 'iter_4.pth', weights_only=False)['state_dict']
     assert models[0]['parameters'] == sum(value.numel() for value in coc.values())
     assert (out / 'curves.png').stat().st_size > 10_000

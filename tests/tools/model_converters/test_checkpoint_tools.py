@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from processes import run_tool
+from torch.testing import assert_close
 
 from coc_core import CoCConfig, ContextCluster
 from coc_core.checkpoints import read, to_official
@@ -135,6 +136,18 @@ def test_publishing_as_safetensors(project, tmp_path):
     )
     (path,) = tmp_path.glob('tiny-*.safetensors')
     assert read(path)['meta']['metric'] == '{"top1": 50.0}'
+    assert accuracy(run(project, 'test.py', 'config.py', path))
+
+
+def test_half_the_bytes_give_nearly_the_same(project, tmp_path):
+    run(project, 'model_converters/publish_model.py', 'work/epoch_1.pth', tmp_path / 'tiny', '--safetensors', '--half')
+    (path,) = tmp_path.glob('tiny-*.safetensors')
+    whole = torch.load(project / 'work' / 'epoch_1.pth', weights_only=False)['state_dict']
+    half = read(path)['state_dict']
+    assert half.keys() == whole.keys()
+    for name, value in half.items():
+        assert value.dtype == torch.float16
+        assert_close(value.float(), whole[name], rtol=2**-11, atol=2**-25)
     assert accuracy(run(project, 'test.py', 'config.py', path))
 
 
