@@ -31,8 +31,10 @@ import cv2
 import numpy as np
 import torch
 from mmengine.registry import init_default_scope
-from mmpretrain.registry import DATASETS
+from mmpretrain.datasets import RandomResizedCrop
+from mmpretrain.registry import DATASETS, TRANSFORMS
 from PIL import Image, ImageDraw
+from torchvision.transforms.v2 import functional as tv
 
 from benchmarks.machine import cpu_model
 from coc_core.mm.cli.options import add_debug_option
@@ -51,11 +53,27 @@ CONFIG = ROOT / 'configs' / 'classification' / 'coc-tiny_8xb128_in1k.py'
 CLASSES = ('first', 'second')
 
 
+@TRANSFORMS.register_module()
+class TensorResizedCrop(RandomResizedCrop):
+    """mmpretrain's ``RandomResizedCrop``, resized by torchvision as a uint8 tensor and smoothed."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Crop and resize the image."""
+        image = torch.from_numpy(results['img']).permute(2, 0, 1)
+        place = self.rand_crop_params(results['img'])
+        size = list(self.scale[::-1])
+        done = tv.resized_crop(image, *place, size, tv.InterpolationMode(self.interpolation), antialias=True)
+        results['img'] = np.ascontiguousarray(done.permute(1, 2, 0).numpy())
+        results['img_shape'] = results['img'].shape
+        return results
+
+
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', default=str(CONFIG), help='of a classifier (default: coc_tiny on ImageNet)')
     parser.add_argument('--images', type=int, default=64, help='JPEG files to make')
+    parser.add_argument('--folder', type=Path, help='where to make them, once, and keep them (default: nowhere)')
     parser.add_argument('--size', nargs=2, type=int, default=(500, 375), metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--rounds', type=int, default=5, help='passes over the files')
     parser.add_argument('--shorter-side', type=int, default=512, help='of the images in shards, at most')
@@ -75,11 +93,12 @@ def measure(args: argparse.Namespace) -> None:
     init_default_scope(cfg.default_scope)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    with tempfile.TemporaryDirectory() as folder:
-        mean_bytes = make_images(Path(folder), args.images, tuple(args.size))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        mean_bytes = make_images(folder, args.images, tuple(args.size))
         pipelines = dict(variants(cfg.train_dataloader.dataset.pipeline))
-        datasets = {name: build(cfg, folder, pipeline) for name, pipeline in pipelines.items()}
-        shards, contents = make_shards(Path(folder), args.shorter_side)
+        datasets = {name: build(cfg, str(folder), pipeline) for name, pipeline in pipelines.items()}
+        shards, contents = make_shards(folder, args.shorter_side)
         datasets['from shards'] = build(cfg, shards, pipelines['as configured'], type='ShardedImageNet')
         rates: dict[str, list[float]] = defaultdict(list)
         for number in range(args.rounds + 1):
@@ -129,7 +148,7 @@ def seconds_of_pass(datasets: dict[str, Any], number: int) -> dict[str, float]:
 
 
 def make_images(folder: Path, count: int, size: tuple[int, int]) -> float:
-    """Write JPEGs in the layout of ImageNet, noise of several scales with shapes on it; returns their mean bytes."""
+    """Write JPEGs of noise and shapes in the layout of ImageNet, where there are none; return their mean bytes."""
     rng = np.random.default_rng(0)
     sizes = []
     for index in range(count):
@@ -146,7 +165,8 @@ def make_images(folder: Path, count: int, size: tuple[int, int]) -> float:
             draw.ellipse(corner, fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
         path = folder / 'train' / CLASSES[index % len(CLASSES)] / f'{index}.JPEG'
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path, quality=90)
+        if not path.exists():
+            image.save(path, quality=90)
         sizes.append(path.stat().st_size)
     return statistics.mean(sizes)
 
@@ -169,13 +189,19 @@ def make_shards(folder: Path, shorter_side: int, shard_size: int = 1000) -> tupl
 def variants(pipeline: list[Any]) -> Iterator[tuple[str, list[Any]]]:
     """Yield the pipeline as it is, and with other decoders and resizers."""
     yield 'as configured', pipeline
-    changed = {
-        'decoded by pillow': ('LoadImageFromFile', {'imdecode_backend': 'pillow'}),
-        'resized by cv2': ('RandomResizedCrop', {'backend': 'cv2'}),
-        'without RandAugment': ('RandAugment', None),
+    changed: dict[str, dict[str, dict[str, Any] | None]] = {
+        'decoded by pillow': {'LoadImageFromFile': {'imdecode_backend': 'pillow'}},
+        'resized by torchvision': {'RandomResizedCrop': {'type': TensorResizedCrop.__name__}},
+        'resized by cv2': {'RandomResizedCrop': {'backend': 'cv2'}},
+        'without erasing': {'RandomErasing': None},
+        'without RandAugment': {'RandAugment': None},
+        'without both, as coc-tiny_8xb128_in1k-device.py': {'RandomErasing': None, 'RandAugment': None},
     }
-    for name, (transform, options) in changed.items():
-        yield name, [entry for step in pipeline for entry in change(step, transform, options)]
+    for name, transforms in changed.items():
+        found = pipeline
+        for transform, options in transforms.items():
+            found = [entry for step in found for entry in change(step, transform, options)]
+        yield name, found
 
 
 def change(step: Any, name: str, options: dict[str, Any] | None) -> list[Any]:
