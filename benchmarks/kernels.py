@@ -21,7 +21,7 @@ from triton.runtime import driver
 
 from coc_core.errors import UserError
 from coc_core.mm.doctor.shapes import Shape, published_shapes
-from coc_core.ops.triton import launch, launch_norm
+from coc_core.ops.triton import launch, launch_mlp, launch_norm
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
@@ -72,7 +72,8 @@ class _StandIn:
         return GPUTarget('cuda', self.architecture, 32)
 
     def get_current_device(self) -> int:
-        return 0
+        # What is compiled is kept for each device: another architecture is another one.
+        return self.architecture
 
     def get_current_stream(self, device: int) -> int:
         return 0
@@ -156,6 +157,20 @@ def inspect_norm(channels: int, precision: str, architecture: int) -> list[tuple
     return found
 
 
+def inspect_mlp(channels: int, hidden: int, precision: str, architecture: int) -> tuple[Any, ...]:
+    """Return the name of the MLP's kernel and what `_read` finds; arguments as of `inspect`."""
+    found: list[tuple[Any, ...]] = []
+
+    def run(kernel: Any, programs: int, *arguments: Any, warps: int, **sizes: Any) -> None:
+        binary = kernel.warmup(*arguments, grid=(programs,), num_warps=warps, num_stages=1, **sizes)
+        found.append((kernel.__name__, *_read(binary, warps, -(-hidden // sizes['BLOCK_E']))))
+
+    with compiling(architecture, run):
+        shapes = (32 * 56 * 56, channels), (hidden, channels), (hidden,), (channels, hidden), (channels,)
+        launch_mlp.forward(*(torch.empty(shape, dtype=PRECISIONS[precision], device='meta') for shape in shapes))
+    return found[0]
+
+
 def per_point(figures: list[Figures], shape: Shape) -> tuple[float, float]:
     """Return the instructions of a warp that a point of one head takes, forward and backward."""
     points = shape.batch * shape.height * shape.width * shape.heads
@@ -170,7 +185,7 @@ def count_variants(shapes: list[Shape], precision: str) -> dict[str, int]:
 
     def run(kernel: Any, programs: int, *arguments: Any, warps: int, **sizes: Any) -> None:
         kernel.warmup(*arguments, grid=(programs,), num_warps=warps, num_stages=1, **sizes)
-        keys.setdefault(kernel.__name__, set()).update(kernel.device_caches[0][0])
+        keys.setdefault(kernel.__name__, set()).update(kernel.device_caches[90][0])
 
     with compiling(90, run):
         for shape in shapes:

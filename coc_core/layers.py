@@ -248,7 +248,8 @@ class RowwiseMlp(Mlp):  # type: ignore[misc]
 
     operation = 'mlp'
     __prepare_scriptable__ = refuse_torchscript
-    sizes = 0, 0
+    # No centers, and the widest of the maps that are read and written.
+    sizes = property(lambda mlp: (0, max(mlp.fc1.in_features, mlp.fc2.out_features)))
 
     def __init__(self, dim: int, hidden_dim: int, *, impl: str = 'auto') -> None:
         super().__init__(dim, hidden_dim)

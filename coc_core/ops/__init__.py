@@ -6,8 +6,6 @@ fast and compute the same.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from coc_core.ops.context import traced_by
 from coc_core.ops.dispatch import Call, check_impl, implementations, serve
 from coc_core.ops.explanation import explain, set_implementation
 from coc_core.ops.regions import Grid, as_pair, check_denominator, region_size
-from coc_core.ops.triton import launch
+from coc_core.ops.triton import launch, trial
 
 __all__ = [
     'assign', 'check_denominator', 'check_impl', 'cluster', 'explain', 'implementations', 'set_implementation',
@@ -75,8 +73,12 @@ def cluster(
     rows, cols = as_pair(center_grid, 'center_grid')
     dim = max(points.shape[-1], values.shape[-1])
     call = Call(points.device.type, points.dtype, traced_by(points), rows * cols, dim)
-    problem = partial(launch.problem_of, points, values, (rows, cols), regions, denominator == 'count')
-    row, _ = serve('cluster', impl, call, points.device, problem)
+
+    def kind() -> trial.Kind:
+        problem = launch.problem_of(points, values, (rows, cols), regions, denominator == 'count')
+        return trial.kind_of(problem, points.dtype)
+
+    row, _ = serve('cluster', impl, call, points.device, kind)
     return row.function(
         points, values, alpha, beta, center_grid=center_grid, region_grid=region_grid, denominator=denominator
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from coc_core.errors import UserError
 from coc_core.ops import mlp, norm, plain, reference, triton
-from coc_core.ops.context import autocast_dtype, traced_by
+from coc_core.ops.context import HALF, autocast_dtype, traced_by
 from coc_core.ops.cpu import mixer as cpu_mixer
 from coc_core.ops.cpu import slabs
 from coc_core.ops.triton import plan, trial
@@ -29,7 +29,10 @@ _TRITON = find_spec('triton') is not None
 
 
 class Call(NamedTuple):
-    """What decides: type of device, precision, who traces (`traced_by`), centers of a region, channels of a head."""
+    """What decides: type of device, precision, who traces (`traced_by`), centers of a region, channels of a head.
+
+    Of an MLP the channels are those of its map.
+    """
 
     device: str
     dtype: torch.dtype
@@ -52,7 +55,7 @@ class Row:
         transformed: Whether it may be traced by other means, transformed, and differentiated any number of times.
         kernels: Whether it launches Triton's kernels.
         max_centers: The most centers of a region.
-        max_dim: The most channels of a head.
+        max_dim: The most channels of a head, or of an MLP's map.
         max_held: The most channels of all centers of a region together, both padded to powers of two.
     """
 
@@ -106,7 +109,12 @@ TABLE: dict[str, tuple[Row, ...]] = {
         Row('cpu', slabs.cluster, **_CPU),
         Row('plain', plain.cluster),
     ),
-    'mlp': (Row('triton', mlp.mlp, **_PIECES), Row('cpu', mlp.mlp, **_CPU), Row('plain', plain.forward)),
+    'mlp': (
+        Row('triton', mlp.kernel_mlp, **{**_KERNELS, 'dtypes': HALF}, max_dim=plan.MLP_CHANNELS),
+        Row('triton', mlp.mlp, **_PIECES),
+        Row('cpu', mlp.mlp, **_CPU),
+        Row('plain', plain.forward),
+    ),
     'norm': (
         Row('triton', norm.map_norm, **_KERNELS),
         Row('cpu', norm.group_norm, **_CPU),
@@ -116,8 +124,8 @@ TABLE: dict[str, tuple[Row, ...]] = {
 """For each operation its implementations, the preferred first.
 
 ``'mixer'`` is the clustering layer with its projections, called with (layer, map, scale), ``'mlp'`` and ``'norm'``
-likewise; ``'cluster'`` is the operator alone, called as `coc_core.ops.cluster` without ``impl``. MLP and norm without a
-row of the name that is asked for run plain.
+likewise; ``'cluster'`` is the operator alone, called as `coc_core.ops.cluster` without ``impl``. A name stands for its
+first row that takes a call. MLP and norm without a row of the name that is asked for run plain.
 """
 
 
@@ -172,7 +180,8 @@ def select(operation: str, impl: str, call: Call) -> Row:
     """
     if impl == 'auto':
         return next(row for row in TABLE[operation] if not row.misfit(call))
-    row = next((row for row in TABLE[operation] if row.name == impl), plain_row(operation))
+    rows = [row for row in TABLE[operation] if row.name == impl] or [plain_row(operation)]
+    row = next((row for row in rows if not row.misfit(call, by_name=True)), rows[-1])
     misfit = row.misfit(call, by_name=True)
     if misfit and call.traced_by and operation in ('mlp', 'norm'):
         # They are PyTorch in pieces, for which compilers have an answer of their own.
@@ -182,15 +191,17 @@ def select(operation: str, impl: str, call: Call) -> Row:
     return row
 
 
-def serve(operation: str, impl: str, call: Call, device: torch.device, problem: Callable[[], Any]) -> tuple[Row, str]:
-    """Return the row that serves a call, and why it is plain PyTorch where Triton's kernels do not run on the device.
+def serve(
+    operation: str, impl: str, call: Call, device: torch.device, kind: Callable[[], trial.Kind | None]
+) -> tuple[Row, str]:
+    """Return the row that serves a call, and why it is PyTorch where Triton's kernels do not run on the device.
 
     Args:
         operation: A key of `TABLE`.
         impl: As in `select`; what is asked for by name is not tried before.
         call: What decides.
         device: Of the input.
-        problem: Gives what the kernels would be launched for, see ``trial.problem_of_layer``.
+        kind: Gives what kernels would be launched, see ``trial.kind_of_layer``.
 
     Raises:
         UserError: As in `select`.
@@ -199,8 +210,11 @@ def serve(operation: str, impl: str, call: Call, device: torch.device, problem: 
     if impl != 'auto' or not row.kernels:
         return row, ''
     shared_bytes = plan.shared_bytes(call.centers, call.dim, call.dim, call.dtype.itemsize) if call.centers else 0
-    refusal = trial.refusal(device, call.dtype, shared_bytes, None if call.traced_by else problem())
-    return (plain_row(operation), refusal) if refusal else (row, '')
+    refusal = trial.refusal(device, call.dtype, shared_bytes, None if call.traced_by else kind())
+    if not refusal:
+        return row, ''
+    rest = (r for r in TABLE[operation] if r.name == row.name and not r.kernels and not r.misfit(call))
+    return next(rest, plain_row(operation)), refusal
 
 
 def plain_row(operation: str) -> Row:
@@ -235,7 +249,8 @@ def choose(layer: Any, x: Tensor) -> Choice:
         # While torch.fx traces, the input has neither device nor type.
         call = Call('', torch.float32, traced, *layer.sizes)
         return Choice(select(layer.operation, layer.impl, call), f'for {traced}')
-    row, refusal = serve(layer.operation, layer.impl, call, x.device, partial(trial.problem_of_layer, layer, x))
+    kind = partial(trial.kind_of_layer, layer, x, call.dtype)
+    row, refusal = serve(layer.operation, layer.impl, call, x.device, kind)
     return Choice(row, refusal or (f'for {traced}' if traced else f'{_word(call.dtype)} on {call.device}'))
 
 

@@ -1,8 +1,9 @@
-"""Linear, GELU, Linear over the positions of a map, a few thousand at a time, as fused code has it on CPUs and GPUs.
+"""Linear, GELU, Linear over the positions of a map, as fused code has it on CPUs and GPUs.
 
 The hidden map is four or eight times as wide as the map itself. Made whole it leaves the processor's caches and, on a
 CPU, each one is fresh memory whose pages the system has to clear; kept for backward, twice, it is most of what a
-block holds. Here it exists for a few thousand positions at a time, GELU overwrites it, and backward makes it again.
+block holds. Here it exists for a few thousand positions at a time, GELU overwrites it, and backward makes it again. For
+half precision and narrow maps GPUs have a kernel of the forward, in which the hidden map never leaves the chip.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from coc_core.ops.context import cast_to_autocast, differentiated_once, working_dtype
 from coc_core.ops.linear import add_product, fold_scale
+from coc_core.ops.triton import launch_mlp
 
 # Hidden maps up to this many bytes are kept for backward. Making larger ones again takes about as long as it takes the
 # system to clear the pages of fresh memory for them.
@@ -23,7 +25,7 @@ PIECE_BYTES = {'cpu': 4 * 2**20, 'cuda': 256 * 2**20}
 
 
 def mlp(layer: Any, x: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Return ``scale * fc2(gelu(fc1(x)))`` (exact GELU).
+    """Return ``scale * fc2(gelu(fc1(x)))`` (exact GELU), a few thousand positions at a time.
 
     Args:
         layer: ``fc1`` and ``fc2`` are used.
@@ -33,11 +35,25 @@ def mlp(layer: Any, x: Tensor, scale: Tensor | None = None) -> Tensor:
     Returns:
         [..., C] in the dtype of ``x``, or of autocast where that is on.
     """
+    return _mlp(layer, x, scale, by_kernel=False)
+
+
+def kernel_mlp(layer: Any, x: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Return what `mlp` does, in half precision, by one Triton kernel: of up to ``plan.MLP_CHANNELS`` channels.
+
+    The kernel applies GELU to float32. Backward makes the hidden map again as that of `mlp` does, rounded to half
+    precision before GELU.
+    """
+    return _mlp(layer, x, scale, by_kernel=True)
+
+
+def _mlp(layer: Any, x: Tensor, scale: Tensor | None, by_kernel: bool) -> Tensor:
     weight, bias, scale = fold_scale(layer.fc2, scale, x)
     x, *weights = cast_to_autocast(x, layer.fc1.weight, layer.fc1.bias, weight, bias)
     x_PC = x.flatten(0, -2)
-    keep = torch.is_grad_enabled() and len(x_PC) * len(weights[0]) * x.element_size() <= KEPT_BYTES
-    out_PC: Tensor = _Mlp.apply(x_PC, *weights, keep)  # type: ignore[no-untyped-call]
+    small = not by_kernel and len(x_PC) * len(weights[0]) * x.element_size() <= KEPT_BYTES
+    keep = small and torch.is_grad_enabled()
+    out_PC: Tensor = _Mlp.apply(x_PC, *weights, keep, by_kernel)  # type: ignore[no-untyped-call]
     out = out_PC.view(*x.shape[:-1], len(bias))
     return out if scale is None else scale * out
 
@@ -45,8 +61,12 @@ def mlp(layer: Any, x: Tensor, scale: Tensor | None = None) -> Tensor:
 class _Mlp(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_PC: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, keep: bool
-    ) -> Tensor:
+        ctx: Any, x_PC: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor,
+        keep: bool, by_kernel: bool,
+    ) -> Tensor:  # fmt: skip
+        if by_kernel:
+            ctx.save_for_backward(x_PC, weight1, bias1, weight2, None)
+            return launch_mlp.forward(x_PC, weight1, bias1, weight2, bias2)
         rows, step = len(x_PC), _piece_rows(x_PC, weight1)
         out = x_PC.new_empty(rows, len(weight2))
         hidden_PE = x_PC.new_empty(rows if keep else min(step, rows), len(weight1))
@@ -86,7 +106,7 @@ class _Mlp(torch.autograd.Function):
             grad_bias1 += grad_hidden.sum(0)
             torch.mm(grad_hidden, weight1, out=grad_x[start : start + step])
         grads = (g.to(weight1.dtype) for g in (*sums, grad_PC.sum(0)))
-        return grad_x, *grads, None
+        return grad_x, *grads, None, None
 
 
 def _piece_rows(x_PC: Tensor, weight1: Tensor) -> int:

@@ -14,8 +14,8 @@ import torch
 from torch.testing import assert_close
 
 from coc_core import compilers, create_model, ops
-from coc_core.layers import ClusterMixer, MapNorm
-from coc_core.ops import dispatch
+from coc_core.layers import ClusterMixer, MapNorm, RowwiseMlp
+from coc_core.ops import dispatch, mlp
 from coc_core.ops.dispatch import TABLE, choose
 from coc_core.ops.triton import launch, plan, trial
 from coc_core.ops.triton.launch import Problem
@@ -51,7 +51,7 @@ def fresh(monkeypatch):
 def served(monkeypatch):
     """Have the CPU served as a GPU is that lacks nothing."""
     table = {
-        name: (dispatch.replace(rows[0], device='cpu'), *rows[1:]) if rows[0].kernels else rows
+        name: tuple(dispatch.replace(row, device='cpu') if row.name == 'triton' else row for row in rows)
         for name, rows in TABLE.items()
     }
     monkeypatch.setattr(dispatch, 'TABLE', table)
@@ -193,6 +193,23 @@ def test_norms_that_are_refused_are_plain(monkeypatch, kernel):
 
 
 @pytest.mark.usefixtures('served')
+def test_mlps_are_tried_for_each_width_and_served_in_pieces_where_they_are_refused(monkeypatch):
+    tried, x = refuse(monkeypatch, None, kernels=()), torch.randn(1, 3, 5, 6).half()
+    small, same, wide = RowwiseMlp(6, 8).half(), RowwiseMlp(6, 8).half(), RowwiseMlp(6, 9).half()
+    assert_close(small(x), small.forward_plain(x), rtol=1e-2, atol=1e-3)
+    same(x)
+    assert tried == ['mlp_forward'] * 3
+    refuse(monkeypatch, KINDS[0], kernels=('mlp_forward',))
+    with pytest.warns(UserWarning, match='float16, MLPs of 6, 9 and 6 channels .*OutOfResources'):
+        y = wide(x)
+    choice = choose(wide, x)
+    assert torch.equal(y, mlp.mlp(wide, x)) and choice.row.function is mlp.mlp and 'OutOfResources' in choice.why
+    # float32 has no kernel to be tried.
+    wide.float()(x.float())
+    assert choose(small, x).row.function is mlp.kernel_mlp
+
+
+@pytest.mark.usefixtures('served')
 def test_a_graph_that_is_made_is_not_tried(monkeypatch):
     tried = refuse(monkeypatch, None, kernels=())
     mixer, x = ClusterMixer(6, 2, 8, **GRIDS), torch.randn(1, 4, 4, 6)
@@ -214,7 +231,7 @@ def test_regions_that_are_cut_into_chunks_are_tried_once(monkeypatch):
 def test_stages_that_launch_the_same_kernels_are_one_kind():
     first, second = (Problem(8, 4, n, n, 7, 7, 2, 2, 24, 24, 4, False) for n in (8, 4))
     kinds = {trial.kind_of(problem, torch.float16) for problem in (first, second, first._replace(height=9))}
-    assert len(kinds) == 1 and kinds.pop().points <= 16
+    assert len(kinds) == 1 and kinds.pop().sizes[0].points <= 16
     # Other kernels: another precision, and a region that is cut into chunks.
     others = {trial.kind_of(first, torch.float32), trial.kind_of(first._replace(height=100), torch.float16)}
     assert len(others - kinds) == 2

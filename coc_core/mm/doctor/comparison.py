@@ -1,21 +1,20 @@
-"""Whether fused code computes on this machine what plain PyTorch computes in float64: the operator, and the norm."""
+"""Whether fused code computes on this machine what plain PyTorch computes in float64: the operator, norm and MLP."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from coc_core.layers import MapNorm
+from coc_core.layers import MapNorm, RowwiseMlp
 from coc_core.mm.doctor.findings import OK, WRONG, Finding, one_line
 from coc_core.mm.doctor.shapes import Shape
 from coc_core.ops import cluster, plain
-from coc_core.ops.context import HALF
 from coc_core.ops.regions import DENOMINATORS, region_size
 from coc_core.ops.triton.trial import is_dead
 from coc_core.variants import VARIANTS
@@ -28,9 +27,12 @@ NEAR_TIE = 4e-6
 ROUNDING = 1e-5
 NAMES = ('the output', 'the gradient of points', 'the gradient of values', "alpha's gradient", "beta's gradient")
 NORM_NAMES = ('the output', 'the gradient of the map', "the weight's gradient", "the bias's gradient")
+MLP_NAMES = (*NORM_NAMES[:2], *(f"{name}'s gradient" for name in ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias')))
 NORM_WIDTHS = sorted({width for variant in VARIANTS.values() for width in variant.dims})
-# Of the maps that norms are compared on: several chunks of an image, the last of them shorter.
-NORM_MAP = (2, 37, 29)
+# The hidden channels of each width.
+MLP_WIDTHS = {c: int(c * r) for v in VARIANTS.values() for c, r in zip(v.dims, v.mlp_ratios, strict=True)}
+# Of the maps that layers are compared on: several chunks of an image, the last of them shorter.
+LAYER_MAP = (2, 37, 29)
 SHOWN = 5
 
 
@@ -125,42 +127,76 @@ def _unexplained(name: str, got: Tensor, rounded: Tensor, exact: Tensor, terms: 
 
 
 def compare_norms(impl: str, device: torch.device) -> Iterator[Finding]:
-    """Compare the norm of maps as wide as published ones, in each precision, and a second run with the first."""
-    wanted, told = list(itertools.product(NORM_WIDTHS, DTYPES)), list[str]()
-    for channels, dtype in wanted:
+    """Compare the norm of maps as wide as published ones; its parameters are in float32."""
+
+    def results(impl: str, x: Tensor, upstream: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        norm = MapNorm(x.shape[3], impl=impl).to(x.device, dtype)
+        with torch.no_grad():
+            # Numbers that half precision holds.
+            norm.weight.copy_(torch.arange(x.shape[3]) % 5 - 1.75)
+            norm.bias.copy_(torch.arange(x.shape[3]) % 3 - 0.5)
+        return _gradients(norm, x, upstream)
+
+    yield _compare_layers('norm', NORM_NAMES, NORM_WIDTHS, torch.float32, results, impl, device)
+
+
+def compare_mlps(impl: str, device: torch.device) -> Iterator[Finding]:
+    """Compare MLPs as wide as published ones; all is in the precision of the map."""
+
+    def results(impl: str, x: Tensor, upstream: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        channels = x.shape[3]
+        mlp = RowwiseMlp(channels, MLP_WIDTHS[channels], impl=impl).to(x.device, dtype)
         generator = torch.Generator().manual_seed(channels)
-        shape = *NORM_MAP, channels
+        with torch.no_grad():
+            for parameter in mlp.parameters():
+                # Numbers that half precision holds.
+                parameter.copy_(torch.randint(-8, 9, parameter.shape, generator=generator) / 64)
+        return _gradients(mlp, x, upstream)
+
+    yield _compare_layers('mlp', MLP_NAMES, MLP_WIDTHS, None, results, impl, device)
+
+
+def _gradients(layer: nn.Module, x: Tensor, upstream: Tensor) -> list[Tensor]:
+    """Return the output and all gradients."""
+    x = x.detach().requires_grad_()
+    out = layer(x)
+    return [out.detach(), *torch.autograd.grad(out, [x, *layer.parameters()], upstream.to(out.dtype))]
+
+
+def _compare_layers(
+    word: str,
+    names: Sequence[str],
+    widths: Iterable[int],
+    precision: torch.dtype | None,
+    results: Callable[[str, Tensor, Tensor, torch.dtype], list[Tensor]],
+    impl: str,
+    device: torch.device,
+) -> Finding:
+    """Compare a layer on maps in each precision with float64, and a second run with the first, bit by bit.
+
+    Its parameters are in ``precision``, or that of the map. ``results``, called with implementation, map, upstream
+    gradient and the parameters' type, returns what has ``names``.
+    """
+    wanted, told = list(itertools.product(widths, DTYPES)), list[str]()
+    for channels, dtype in wanted:
+        generator, own = torch.Generator().manual_seed(channels), precision or dtype
+        shape = *LAYER_MAP, channels
         x, upstream = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(2))
-        got, again = (_norm_results(impl, x, upstream, torch.float32) for _ in range(2))
-        rounded, exact = (_norm_results('plain', x.to(wide), upstream, wide) for wide in (torch.float32, torch.float64))
-        off = [n for n, g, a in zip(NORM_NAMES, got, again, strict=True) if not _same_bits(g, a)]
+        got, again = (results(impl, x, upstream, own) for _ in range(2))
+        rounded, exact = (results('plain', x.to(wide), upstream, wide) for wide in (own, torch.float64))
+        off = [n for n, g, a in zip(names, got, again, strict=True) if not _same_bits(g, a)]
         off = [f'a second run has other bits in {name}' for name in off]
-        for name, g, r, e in zip(NORM_NAMES, got, rounded, exact, strict=True):
+        for name, g, r, e in zip(names, got, rounded, exact, strict=True):
             # What is handed on in half precision is rounded to it.
-            off.append(_unexplained(name, g, e.to(g.dtype) if g.dtype in HALF else r, e, x.numel() // channels))
-        word = str(dtype).removeprefix('torch.')
-        told += [f'{channels} channels, {word}: {reason}' for reason in off if reason][:1]
+            off.append(_unexplained(name, g, r.to(g.dtype), e, x.numel() // channels))
+        told += [f'{channels} channels, {str(dtype).removeprefix("torch.")}: {reason}' for reason in off if reason][:1]
     if told:
         says = (
             f'impl={impl!r} differs from plain PyTorch in {len(told)} of {len(wanted)} cases: {"; ".join(told[:SHOWN])}'
         )
-        yield Finding('norm', f'{says}: set `--cfg-options model.backbone.impl=plain`, and report this', WRONG)
-    else:
-        yield Finding(
-            'norm', f'impl={impl!r} equals plain PyTorch in float64, twice bit for bit, in {len(wanted)} cases', OK
-        )
-
-
-def _norm_results(impl: str, x: Tensor, upstream: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Return the output and all gradients of a norm with parameters in ``dtype``."""
-    norm = MapNorm(x.shape[3], impl=impl).to(x.device, dtype)
-    with torch.no_grad():
-        # Numbers that half precision holds.
-        norm.weight.copy_(torch.arange(x.shape[3]) % 5 - 1.75)
-        norm.bias.copy_(torch.arange(x.shape[3]) % 3 - 0.5)
-    x = x.detach().requires_grad_()
-    out = norm(x)
-    return [out.detach(), *torch.autograd.grad(out, [x, norm.weight, norm.bias], upstream.to(out.dtype))]
+        return Finding(word, f'{says}: set `--cfg-options model.backbone.impl=plain`, and report this', WRONG)
+    says = f'impl={impl!r} equals plain PyTorch in float64, twice bit for bit, in {len(wanted)} cases'
+    return Finding(word, says, OK)
 
 
 def _clear(case: Case, both: Tensor) -> tuple[Tensor, int, int]:

@@ -59,6 +59,7 @@ def examine_operator(impl: str, device: str, seconds: float = COMPARE_SECONDS) -
     probes = [
         Probe('equality', partial(comparison.compare_all, comparison.cases(published), impl, place, seconds)),
         Probe('norm', partial(comparison.compare_norms, impl, place)),
+        Probe('mlp', partial(comparison.compare_mlps, impl, place)),
         Probe('one bad point', partial(launching.bad_point, impl, place, few)),
         *([Probe('side stream', partial(launching.side_stream, impl, place, few))] if place.type == 'cuda' else []),
         *([Probe('CUDA graph', partial(launching.graph_replay, impl, place, few))] if place.type == 'cuda' else []),

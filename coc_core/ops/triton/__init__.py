@@ -4,8 +4,8 @@ Nothing of the size of centers times points leaves the chip. A region of up to 5
 a larger one is cut into chunks; the size of a region is no part of what is compiled. `operator` registers it with
 PyTorch, `trial` finds out whether it runs here, `plan` and `launch` decide how kernels are launched. `whole` and
 `chunks` are the kernels of the two forms, made of the same `steps`, which rest on `products` and `maps`. `norm` and
-`launch_norm` are the norm's (`coc_core.ops.norm`). Triton is imported when a kernel is first launched: without it all
-else works.
+`launch_norm` are the norm's (`coc_core.ops.norm`), `mlp` and `launch_mlp` the MLP's (`coc_core.ops.mlp`). Triton is
+imported when a kernel is first launched: without it all else works.
 """
 
 from __future__ import annotations

@@ -26,6 +26,12 @@ MAX_POINTS = 2**20
 NORM_CHUNKS = 64
 NORM_TILE = 4096
 NORM_WARPS = 4
+# Of the MLP, whose hidden channels pass by in blocks: positions of a program and its warps, elements of a block of
+# weights, and the widest map that the registers hold.
+MLP_ROWS = 128
+MLP_WARPS = 8
+MLP_TILE = 2048
+MLP_CHANNELS = 128
 
 
 class Blocks(NamedTuple):
@@ -102,3 +108,9 @@ def norm_chunks(images: int, points: int, block: int, processors: int) -> int:
     """Return into how many chunks an image is cut, of a block or more each, so that all together keep a GPU busy."""
     wanted = -(-PROGRAMS_PER_PROCESSOR * processors // max(images, 1))
     return max(1, min(wanted, -(-points // block), NORM_CHUNKS))
+
+
+def mlp_blocks(channels: int) -> tuple[int, int, int]:
+    """Return how many positions, hidden channels and channels of a map a program of the MLP has at a time."""
+    block_c = padded(channels, 16)
+    return MLP_ROWS, MLP_TILE // block_c, block_c

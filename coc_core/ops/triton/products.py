@@ -14,7 +14,8 @@ NARROW = tl.constexpr(plan.NARROW)
 
 
 @triton.jit
-def _half_dot(x, y):
+def half_dot(x, y):
+    """Return the float32 product of two matrices in half precision."""
     if INTERPRETED:
         return tl.dot(x.to(tl.float32), y.to(tl.float32))
     return tl.dot(x, y)
@@ -42,12 +43,12 @@ def dot(x, y):
             return tl.dot(x, y, input_precision='tf32x3')
     elif y.dtype == tl.float32:
         high, low, rest = _split(y, x.dtype)
-        total = _half_dot(x, low) + _half_dot(x, high)
-        return total + _half_dot(x, rest.to(x.dtype)) if x.dtype == tl.bfloat16 else total
+        total = half_dot(x, low) + half_dot(x, high)
+        return total + half_dot(x, rest.to(x.dtype)) if x.dtype == tl.bfloat16 else total
     else:
         high, low, rest = _split(x, y.dtype)
-        total = _half_dot(low, y) + _half_dot(high, y)
-        return total + _half_dot(rest.to(y.dtype), y) if y.dtype == tl.bfloat16 else total
+        total = half_dot(low, y) + half_dot(high, y)
+        return total + half_dot(rest.to(y.dtype), y) if y.dtype == tl.bfloat16 else total
 
 
 @triton.jit
@@ -61,6 +62,6 @@ def count_dot(member, y):
         else:
             high, low, rest = _split(y, tl.bfloat16)
             half = ones.to(tl.bfloat16)
-            return _half_dot(half, rest.to(tl.bfloat16)) + _half_dot(half, low) + _half_dot(half, high)
+            return half_dot(half, rest.to(tl.bfloat16)) + half_dot(half, low) + half_dot(half, high)
     else:
-        return _half_dot(ones.to(y.dtype), y)
+        return half_dot(ones.to(y.dtype), y)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from coc_core import compilers
 from coc_core.ops.regions import as_pair
-from coc_core.ops.triton import launch, launch_norm
+from coc_core.ops.triton import launch, launch_mlp, launch_norm
 from coc_core.ops.triton.launch import Problem
 
 LEAST_CAPABILITY = (8, 0)
@@ -27,55 +28,61 @@ WHOLE, CHUNKED = 4, 32
 _refusals = itertools.count()
 
 
-class Norm(NamedTuple):
-    """What decides which kernels of the norm are launched."""
+class Kind(NamedTuple):
+    """Kernels that are compiled for the same sizes.
 
-    channels: int
+    Attributes:
+        launch: Called with a device, a precision and ``sizes``; launches them all on a small map.
+        sizes: What they are compiled for.
+        words: What it is, after a precision.
+    """
 
-    @property
-    def words(self) -> str:
-        """What it is, after a precision."""
-        return f'norms of {self.channels} channels'
+    launch: Callable[..., None]
+    sizes: tuple[Any, ...]
+    words: str
 
 
-def refusal(device: torch.device, dtype: torch.dtype, shared_bytes: int, problem: Problem | Norm | None) -> str:
+def refusal(device: torch.device, dtype: torch.dtype, shared_bytes: int, kind: Kind | None) -> str:
     """Return why the kernels do not run, in a sentence, or ''. The first reason that is met is a warning.
 
     Args:
         device: A GPU.
         dtype: Of the maps.
         shared_bytes: Shared memory that they need, see `plan.shared_bytes`.
-        problem: Of a call; None where nothing can be launched, as in a graph that is made.
+        kind: What a call launches; None where nothing can be launched, as in a graph that is made.
 
     Raises:
         RuntimeError: The launch has left the device unusable, as an illegal memory access does.
     """
     lacking: str = lacks(device.index, shared_bytes)
-    if lacking or problem is None or _capturing(device):
+    if lacking or kind is None or _capturing(device):
         return lacking
-    return _tried(device, dtype, kind_of(problem, dtype))
+    return _tried(device, dtype, kind)
 
 
-def problem_of_layer(layer: Any, x_BHWC: Tensor) -> Problem | Norm | None:
-    """Return what a clustering layer or a norm launches; None of no map, or of one that regions do not divide."""
+def kind_of_layer(layer: Any, x_BHWC: Tensor, dtype: torch.dtype) -> Kind | None:
+    """Return what a layer launches in a precision; None of no map, or of one that regions do not divide."""
     if layer.operation == 'norm':
-        return Norm(layer.num_channels) if x_BHWC.ndim == 4 else None
+        channels = layer.num_channels
+        return Kind(_launch_norm, (channels,), f'norms of {channels} channels') if x_BHWC.ndim == 4 else None
+    if layer.operation == 'mlp':
+        sizes = layer.fc1.in_features, layer.fc1.out_features, layer.fc2.out_features
+        return Kind(_launch_mlp, sizes, 'MLPs of {}, {} and {} channels'.format(*sizes))
     regions, centers = as_pair(layer.region_grid, 'region_grid'), as_pair(layer.center_grid, 'center_grid')
     if x_BHWC.ndim != 4 or x_BHWC.shape[1] % regions[0] or x_BHWC.shape[2] % regions[1]:
         return None
     size = x_BHWC.shape[1] // regions[0], x_BHWC.shape[2] // regions[1]
     dims = layer.head_dim, layer.head_dim
     by_count = layer.denominator == 'count'
-    return Problem(len(x_BHWC), layer.heads, *regions, *size, *centers, *dims, x_BHWC.dtype.itemsize, by_count)
+    problem = Problem(len(x_BHWC), layer.heads, *regions, *size, *centers, *dims, dtype.itemsize, by_count)
+    return kind_of(problem, dtype)
 
 
-def kind_of(problem: Problem | Norm, dtype: torch.dtype) -> Problem | Norm:
-    """Return a small problem that the same kernels are compiled for: they know neither regions nor their sizes."""
-    if isinstance(problem, Norm):
-        return problem
+def kind_of(problem: Problem, dtype: torch.dtype) -> Kind:
+    """Return the kernels of the clustering, which know neither regions nor their sizes, for a small problem."""
     p = problem._replace(batch=1, region_rows=1, region_cols=1, itemsize=dtype.itemsize)
     size = WHOLE if p.is_whole else CHUNKED
-    return p._replace(height=size, width=size)
+    return Kind(_launch_clustering, (p._replace(height=size, width=size),), p.words)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -105,11 +112,13 @@ def _shared_memory(index: int | None) -> int:
 
 
 @cache
-def _tried(device: torch.device, dtype: torch.dtype, problem: Problem | Norm) -> str:
+def _tried(device: torch.device, dtype: torch.dtype, kind: Kind) -> str:
     from triton.errors import TritonError
 
     try:
-        _launch(device, dtype, problem)
+        # Autograd would tell those who watch what a forward saves.
+        with torch.no_grad():
+            kind.launch(device, dtype, *kind.sizes)
         if device.type == 'cuda':
             # An error of a kernel is told here, or else by some later call.
             torch.cuda.synchronize(device)
@@ -120,17 +129,8 @@ def _tried(device: torch.device, dtype: torch.dtype, problem: Problem | Norm) ->
         if is_dead(device):
             raise
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
-        return _told(f'The kernels do not run here for {dtype}, {problem.words} ({reason}).')
+        return _told(f'The kernels do not run here for {dtype}, {kind.words} ({reason}).')
     return ''
-
-
-@torch.no_grad()
-def _launch(device: torch.device, dtype: torch.dtype, problem: Problem | Norm) -> None:
-    """Launch all kernels of a problem, without autograd, which would tell those who watch what a forward saves."""
-    if isinstance(problem, Norm):
-        _launch_norm(device, dtype, problem.channels)
-    else:
-        _launch_clustering(device, dtype, problem)
 
 
 def _launch_clustering(device: torch.device, dtype: torch.dtype, p: Problem) -> None:
@@ -150,6 +150,11 @@ def _launch_norm(device: torch.device, dtype: torch.dtype, channels: int) -> Non
     for map_ in (x, x.float()):
         out, statistics = launch_norm.forward(map_, weight, weight, 1e-5, dtype)
         launch_norm.backward(out, map_, weight, statistics)
+
+
+def _launch_mlp(device: torch.device, dtype: torch.dtype, channels: int, hidden: int, width: int) -> None:
+    shapes = (4, channels), (hidden, channels), (hidden,), (width, hidden), (width,)
+    launch_mlp.forward(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
 
 
 def is_dead(device: torch.device) -> bool:

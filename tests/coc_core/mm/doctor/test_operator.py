@@ -205,28 +205,34 @@ def test_advice():
     assert 'set `--cfg-options model.backbone.impl=plain`' in launching.advice('triton', [0.5, 0.9])
 
 
-def test_norms_are_compared_in_each_precision(monkeypatch):
+@pytest.mark.parametrize('compare', [comparison.compare_norms, comparison.compare_mlps])
+def test_layers_are_compared_in_each_precision(monkeypatch, compare):
     pytest.importorskip('triton')
     monkeypatch.setattr(comparison, 'NORM_WIDTHS', [6, 33])
-    monkeypatch.setattr(comparison, 'NORM_MAP', (2, 5, 3))
+    monkeypatch.setattr(comparison, 'MLP_WIDTHS', {6: 48, 33: 70})
+    monkeypatch.setattr(comparison, 'LAYER_MAP', (2, 5, 3))
     # The interpreter cuts bfloat16 off.
     monkeypatch.setattr(comparison, 'DTYPES', (torch.float32, torch.float16))
-    found = only(comparison.compare_norms('triton', CPU))
+    found = only(compare('triton', CPU))
     assert found.state == OK and 'in 4 cases' in found.says
 
 
 @pytest.mark.parametrize(
     ('wrong', 'reason'),
     [
-        (lambda norm, x: norm.forward_plain(x) * 1.01, '32 channels, float32: the output is off by'),
-        (lambda norm, x: norm.forward_plain(x) + next(NOISE), '32 channels, float32: a second run has other bits'),
-        (lambda norm, x: norm.forward_plain(x.detach()) + 0 * x, 'the gradient of the map is off by'),
+        (lambda layer, x, *scale: layer.forward_plain(x) * 1.01, '32 channels, float32: the output is off by'),
+        (lambda layer, x, *scale: layer.forward_plain(x) + next(NOISE), '32 channels, float32: a second run has other'),
+        (lambda layer, x, *scale: layer.forward_plain(x.detach()) + 0 * x, 'the gradient of the map is off by'),
     ],
 )
-def test_a_norm_that_is_wrong_is_told(monkeypatch, wrong, reason):
-    rows = Row('cpu', wrong, device='cpu', compiled=False), TABLE['norm'][-1]
-    monkeypatch.setattr(dispatch, 'TABLE', {**TABLE, 'norm': rows})
-    found = only(comparison.compare_norms('cpu', CPU))
+@pytest.mark.parametrize(('name', 'compare'), [('norm', comparison.compare_norms), ('mlp', comparison.compare_mlps)])
+def test_a_layer_that_is_wrong_is_told(monkeypatch, name, compare, wrong, reason):
+    rows = Row('cpu', wrong, device='cpu', compiled=False), TABLE[name][-1]
+    monkeypatch.setattr(dispatch, 'TABLE', {**TABLE, name: rows})
+    monkeypatch.setattr(comparison, 'NORM_WIDTHS', [32])
+    monkeypatch.setattr(comparison, 'MLP_WIDTHS', {32: 256})
+    found = only(compare('cpu', CPU))
+    assert found.name == name
     assert found.state == WRONG and reason in found.says and 'impl=plain' in found.says
 
 
@@ -234,8 +240,10 @@ def test_the_examination_of_a_device(monkeypatch):
     monkeypatch.setattr(shapes, 'published_shapes', lambda: [TINY])
     monkeypatch.setattr(examination, 'SPEED_BATCH', 1)
     monkeypatch.setattr(launching, 'MEASURED_SECONDS', 0.01)
+    monkeypatch.setattr(comparison, 'NORM_WIDTHS', [32])
+    monkeypatch.setattr(comparison, 'MLP_WIDTHS', {32: 256})
     found = {finding.name: finding for finding in examination.examine_operator('cpu', 'cpu')}
-    assert {'equality', 'norm', 'one bad point', 'speed'} <= set(found)
+    assert {'equality', 'norm', 'mlp', 'one bad point', 'speed'} <= set(found)
     assert {finding.state for finding in found.values()} == {OK}
     assert len(found['speed'].facts['rows']) == 6 and found['speed'].facts['rows'][0]['cpu_ms'] > 0
 
