@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,26 +23,37 @@ from coc_core.variants import VARIANTS, get_config
 # timm's register_model adds each entry point's name to this list.
 __all__ = ['build_from_timm']
 
+_WEIGHTS = Path(__file__).parent / 'weights'
+_UNTRAINED: dict[str, Any] = {
+    'url': '',
+    'num_classes': 1000,
+    'input_size': (3, 224, 224),
+    'fixed_input_size': False,
+    'pool_size': (7, 7),
+    'crop_pct': 0.9,
+    'interpolation': 'bicubic',
+    'mean': IMAGENET_DEFAULT_MEAN,
+    'std': IMAGENET_DEFAULT_STD,
+    'first_conv': 'stem',
+    'classifier': 'head',
+    'license': 'apache-2.0',
+    'paper_ids': 'arXiv:2303.01494',
+    'paper_name': 'Image as Set of Points',
+}
+# As `make demo` trains it: configs/classification/coc-tiny_1xb32-12e_digits.py.
+_DIGITS: dict[str, Any] = {
+    **_UNTRAINED,
+    'file': str(_WEIGHTS / 'coc_tiny.digits-3a8233e4.safetensors'),
+    'num_classes': 10,
+    'input_size': (3, 64, 64),
+    'pool_size': (2, 2),
+    'crop_pct': 1.0,
+    'interpolation': 'bilinear',
+    'label_names': tuple('0123456789'),
+}
+# timm takes the last that it puts first for the one of a name without a tag: what has weights, then what has a star.
 default_cfgs = generate_default_cfgs(
-    {
-        f'{name}.untrained': {
-            'url': '',
-            'num_classes': 1000,
-            'input_size': (3, 224, 224),
-            'fixed_input_size': False,
-            'pool_size': (7, 7),
-            'crop_pct': 0.9,
-            'interpolation': 'bicubic',
-            'mean': IMAGENET_DEFAULT_MEAN,
-            'std': IMAGENET_DEFAULT_STD,
-            'first_conv': 'stem',
-            'classifier': 'head',
-            'license': 'apache-2.0',
-            'paper_ids': 'arXiv:2303.01494',
-            'paper_name': 'Image as Set of Points',
-        }
-        for name in VARIANTS
-    }
+    {'coc_tiny.digits': _DIGITS, **{f'{name}.untrained*': _UNTRAINED for name in VARIANTS}}
 )
 
 
