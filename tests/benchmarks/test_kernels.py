@@ -82,6 +82,14 @@ def test_sizes_of_maps_compile_nothing_anew():
     assert all(number == 1 for number in variants.values()), variants
 
 
+def test_each_architecture_is_compiled_for(tmp_path):
+    options = '--shape', 'pointmlp group', '--precision', 'fp16', '--architecture'
+    together, _ = inspect(tmp_path, *options, 80, 120)
+    alone, _ = inspect(tmp_path, *options, 120)
+    assert [case['architecture'] for case in together] == [80, 120]
+    assert together[0]['kernels'] != alone[0]['kernels'] and together[1] == alone[0]
+
+
 def test_an_unknown_shape_is_told():
     done = subprocess.run([sys.executable, TOOL, '--shape', 'resnet'], capture_output=True, text=True)
     assert done.returncode and "--shape 'resnet' is in the name of no shape: " in done.stderr
