@@ -72,7 +72,7 @@ class _StandIn:
         return GPUTarget('cuda', self.architecture, 32)
 
     def get_current_device(self) -> int:
-        # What is compiled is kept for each device: another architecture is another one.
+        # A kernel keeps what is compiled by device, and would hand out one architecture's for another.
         return self.architecture
 
     def get_current_stream(self, device: int) -> int:
@@ -185,7 +185,7 @@ def count_variants(shapes: list[Shape], precision: str) -> dict[str, int]:
 
     def run(kernel: Any, programs: int, *arguments: Any, warps: int, **sizes: Any) -> None:
         kernel.warmup(*arguments, grid=(programs,), num_warps=warps, num_stages=1, **sizes)
-        keys.setdefault(kernel.__name__, set()).update(kernel.device_caches[90][0])
+        keys.setdefault(kernel.__name__, set()).update(kernel.device_caches[driver.active.get_current_device()][0])
 
     with compiling(90, run):
         for shape in shapes:

@@ -271,8 +271,10 @@ def values_backward_chunk(
         s_N = tl.load(similarity + n_N, mask=inside_N, other=0.0)
         g_ND = load_points(grad, grad_pitch, head, first, offset_N, inside_N, DV, BLOCK_DV)
         v_ND = load_points(values, values_pitch, head, first, offset_N, inside_N, DV, BLOCK_DV)
+        held_ND = gather_centers(held, group, index_N, inside_N, ROWS * COLS, DV, BLOCK_DV)
+        grad_sum_ND = gather_centers(grad_sum, group, index_N, inside_N, ROWS * COLS, DV, BLOCK_DV)
         grad_v_ND, grad_z_N = values_gradient(
-            g_ND, v_ND, index_N, s_N, held_MD, grad_sum_MD, share_M, row_N, col_N, height, width,
+            g_ND, v_ND, index_N, s_N, held_MD, grad_sum_MD, held_ND, grad_sum_ND, share_M, row_N, col_N, height, width,
             ROWS, COLS, COUNT, BLOCK_N, BLOCK_M, BLOCK_DV,
         )  # fmt: skip
         tl.store(grad_z + n_N, grad_z_N, mask=inside_N)
@@ -360,7 +362,6 @@ def points_backward_chunk(
     """Write the gradient of a chunk's points, and what the chunk adds to those of alpha and beta."""
     group, start, last = _chunk(groups, chunk_size, height * width)
     head, first, map_width = locate(group, heads, region_rows, region_cols, height, width)
-    unit_MD = load_centers(unit, group, ROWS * COLS, D, BLOCK_M, BLOCK_D)
     grad_center_MD = load_centers(grad_centers, group, ROWS * COLS, D, BLOCK_M, BLOCK_D)
     share_M = window_shares(height, width, ROWS, COLS, BLOCK_M)
     scale = tl.load(alpha).to(tl.float32)
@@ -374,8 +375,9 @@ def points_backward_chunk(
         index_N = tl.load(index + n_N, mask=inside_N, other=0).to(tl.int32)
         grad_z_N = tl.load(grad_z + n_N, mask=inside_N, other=0.0)
         f_ND = load_points(points, points_pitch, head, first, offset_N, inside_N, D, BLOCK_D)
+        unit_ND = gather_centers(unit, group, index_N, inside_N, ROWS * COLS, D, BLOCK_D)
         grad_f_ND, cosine_N = points_gradient(
-            f_ND, index_N, grad_z_N, scale, unit_MD, grad_center_MD, share_M, row_N, col_N, height, width,
+            f_ND, index_N, grad_z_N, scale, unit_ND, grad_center_MD, share_M, row_N, col_N, height, width,
             ROWS, COLS, FEW_N, BLOCK_M, BLOCK_D,
         )  # fmt: skip
         grad_alpha_N += grad_z_N * cosine_N

@@ -227,7 +227,7 @@ def _finish(kernel: Any, rows: int, *arguments: Any, dim: int) -> None:
 
 
 def _sizes(p: Problem, names: str) -> dict[str, int]:
-    """Return what a kernel is compiled for: the constants that it names, and its warps."""
+    """Return what a kernel is compiled for: the constants that it names, its warps, and a limit of registers."""
     blocks = plan.blocks_of(p.centers, p.dim, p.values_dim, p.itemsize)
     sizes = dict(ROWS=p.center_rows, COLS=p.center_cols, M=p.centers, D=p.dim, DV=p.values_dim, COUNT=p.by_count)
     sizes |= dict(
@@ -237,7 +237,8 @@ def _sizes(p: Problem, names: str) -> dict[str, int]:
         BLOCK_D=blocks.dim,
         BLOCK_DV=blocks.values_dim,
     )
-    return {name: sizes[name] for name in names.split()} | dict(warps=blocks.warps)
+    options = dict(warps=blocks.warps) | (dict(maxnreg=blocks.registers) if blocks.registers else {})
+    return {name: sizes[name] for name in names.split()} | options
 
 
 def _partial(like: Tensor, chunks: int, p: Problem, dim: int) -> Tensor:

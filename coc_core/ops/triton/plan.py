@@ -19,6 +19,9 @@ WHOLE_ASSIGNMENTS = 8192
 # Of a program's tiles of points and of centers, by bytes of an element: more would not fit in the registers.
 ELEMENTS_PER_WARP = {2: 1024, 4: 768}
 MAX_WARPS = 8
+# Of a thread, where few narrow centers in half precision need hardly more: 16 warps share a multiprocessor then. The
+# compiler is told: of itself it takes up to 142, more or less from one architecture to another.
+REGISTERS = 128
 PROGRAMS_PER_PROCESSOR = 8
 # The kernels find a point's row by a product in float32.
 MAX_POINTS = 2**20
@@ -43,6 +46,7 @@ class Blocks(NamedTuple):
     dim: int
     values_dim: int
     warps: int
+    registers: int | None
 
 
 class Chunks(NamedTuple):
@@ -70,7 +74,7 @@ def is_whole(points: int, centers: int) -> bool:
 def blocks_of(centers: int, dim: int, values_dim: int, itemsize: int) -> Blocks:
     """Return the blocks of all kernels; matrix products sum over 16 points or channels at least.
 
-    Chosen so that up to sm_90 128 registers serve coc_tiny and coc_small in half precision, and at most 64 bytes spill.
+    Chosen so that at most 64 bytes spill. ``registers`` is the most that a thread may hold, ``None`` for no limit.
     """
     block_m, block_d, block_dv = padded(centers), padded(dim, 16), padded(values_dim, 16)
     widest, half, narrow = max(block_d, block_dv), itemsize == 2, block_m <= NARROW
@@ -80,7 +84,8 @@ def blocks_of(centers: int, dim: int, values_dim: int, itemsize: int) -> Blocks:
     warps = max(1, (block_n + block_m) * widest // ELEMENTS_PER_WARP[itemsize])
     # A power of two.
     warps = 1 << (warps.bit_length() - 1)
-    return Blocks(block_n, few, block_m, block_d, block_dv, min(MAX_WARPS, warps))
+    registers = REGISTERS if half and narrow and widest <= 32 else None
+    return Blocks(block_n, few, block_m, block_d, block_dv, min(MAX_WARPS, warps), registers)
 
 
 def shared_bytes(centers: int, dim: int, values_dim: int, itemsize: int) -> int:

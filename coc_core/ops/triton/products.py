@@ -23,11 +23,25 @@ def half_dot(x, y):
 
 @triton.jit
 def _split(x, dtype: tl.constexpr):
-    """Return a float32 tensor as two in half precision and a rest: their sum has 22 bits in float16, 16 in bfloat16."""
-    high = x.to(dtype)
-    rest = x - high.to(tl.float32)
-    low = rest.to(dtype)
-    return high, low, rest - low.to(tl.float32)
+    """Return a float32 tensor as two in half precision and a rest: their sum has 22 bits in float16, 16 in bfloat16.
+
+    bfloat16's are cut off, not rounded, which takes fewer instructions; what is left fits into a third one either way.
+    """
+    if dtype == tl.bfloat16:
+        high = _cut(x)
+        low = _cut(x - high)
+        return high.to(dtype), low.to(dtype), x - high - low
+    else:
+        high = x.to(dtype)
+        rest = x - high.to(tl.float32)
+        low = rest.to(dtype)
+        return high, low, rest - low.to(tl.float32)
+
+
+@triton.jit
+def _cut(x):
+    """Return a float32 tensor without the lower bits, which bfloat16 does not have."""
+    return (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
 
 
 @triton.jit

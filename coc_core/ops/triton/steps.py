@@ -60,9 +60,12 @@ def held_sum(index_N, s_N, member_MN, share_M, v_ND, BLOCK_M: tl.constexpr):
 @triton.jit
 def weights(index_N, s_N, inside_N, COUNT: tl.constexpr, BLOCK_M: tl.constexpr):
     """Return what a block adds to the denominators, [M]."""
-    own_MN = index_N[None, :] == tl.arange(0, BLOCK_M)[:, None]
     each_N = inside_N.to(tl.float32) if COUNT else s_N
-    return tl.sum(tl.where(own_MN, each_N[None, :], 0.0), axis=1)
+    # The threads of a warp lie along the last axis: the other one is summed up without asking them.
+    if each_N.shape[0] < BLOCK_M:
+        return tl.sum(tl.where(index_N[None, :] == tl.arange(0, BLOCK_M)[:, None], each_N[None, :], 0.0), axis=1)
+    else:
+        return tl.sum(tl.where(index_N[:, None] == tl.arange(0, BLOCK_M)[None, :], each_N[:, None], 0.0), axis=0)
 
 
 @triton.jit
@@ -97,7 +100,10 @@ def of_own(x_NM, index_N, BLOCK_M: tl.constexpr):
 @triton.jit
 def hand_out(x_MD, index_N, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
     """Return what each point's center has, [M, D] to [N, D], without leaving the chip."""
-    return tl.gather(x_MD, tl.broadcast_to(index_N[:, None], BLOCK_N, BLOCK_D), 0)
+    if x_MD.shape[0] == 1:
+        return tl.broadcast_to(x_MD, BLOCK_N, BLOCK_D)
+    else:
+        return tl.gather(x_MD, tl.broadcast_to(index_N[:, None], BLOCK_N, BLOCK_D), 0)
 
 
 @triton.jit
@@ -113,6 +119,8 @@ def values_gradient(
     s_N,
     held_MD,
     grad_sum_MD,
+    held_ND,
+    grad_sum_ND,
     share_M,
     row_N,
     col_N,
@@ -125,12 +133,19 @@ def values_gradient(
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Return the gradients of a block's values, through their clusters and windows, [N, D'], and of their z, [N]."""
-    # Through what a point receives, what it gives, and the denominator.
-    grad_s_NM = dot(g_ND, tl.trans(held_MD)) + dot(v_ND, tl.trans(grad_sum_MD))
-    if not COUNT:
-        grad_s_NM -= tl.sum(held_MD * grad_sum_MD, axis=1)[None, :]
-    grad_z_N = of_own(grad_s_NM, index_N, BLOCK_M) * s_N * (1.0 - s_N)
+    """Return the gradients of a block's values, through their clusters and windows, [N, D'], and of their z, [N].
+
+    Centers come as they are, [M, D'], and each point's own, [N, D']; what is not used is not compiled.
+    """
+    # Through what a point receives, what it gives, and the denominator: few centers are multiplied with all points.
+    if BLOCK_M > 1 and BLOCK_M <= NARROW:
+        grad_s_NM = dot(g_ND, tl.trans(held_MD)) + dot(v_ND, tl.trans(grad_sum_MD))
+        if not COUNT:
+            grad_s_NM -= tl.sum(held_MD * grad_sum_MD, axis=1)[None, :]
+        grad_s_N = of_own(grad_s_NM, index_N, BLOCK_M)
+    else:
+        given_ND = v_ND.to(tl.float32) if COUNT else v_ND.to(tl.float32) - held_ND
+        grad_s_N = tl.sum(g_ND.to(tl.float32) * held_ND + given_ND * grad_sum_ND, axis=1)
     if BLOCK_M <= NARROW:
         grad_v_ND = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
         for m in tl.static_range(ROWS * COLS):
@@ -141,8 +156,8 @@ def values_gradient(
     else:
         member_NM = tl.trans(members(row_N, col_N, height, width, ROWS, COLS, BLOCK_M))
         grad_v_ND = count_dot(member_NM, grad_sum_MD * share_M[:, None])
-        grad_v_ND += s_N[:, None] * hand_out(grad_sum_MD, index_N, BLOCK_N, BLOCK_D)
-    return grad_v_ND, grad_z_N
+        grad_v_ND += s_N[:, None] * grad_sum_ND
+    return grad_v_ND, grad_s_N * s_N * (1.0 - s_N)
 
 
 @triton.jit
@@ -151,7 +166,7 @@ def points_gradient(
     index_N,
     grad_z_N,
     scale,
-    unit_MD,
+    unit_ND,
     grad_center_MD,
     share_M,
     row_N,
@@ -164,14 +179,14 @@ def points_gradient(
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Return the gradient of a block's points, [N, D], and each point's cosine with its center, [N]."""
+    """Return the gradient of a block's points, [N, D], and each point's cosine with its center ``unit_ND``, [N]."""
     inverse_N, counts_N = inverse_lengths(f_ND)
-    cosine_N = of_own(dot(f_ND, tl.trans(unit_MD)), index_N, BLOCK_M) * inverse_N
+    wide_ND = f_ND.to(tl.float32)
+    cosine_N = tl.sum(wide_ND * unit_ND, axis=1) * inverse_N
     scaled_N = scale * grad_z_N * inverse_N
     # A vector shorter than eps has no gradient of its length.
     along_N = tl.where(counts_N, scaled_N * cosine_N * inverse_N, 0.0)
-    grad_f_ND = scaled_N[:, None] * hand_out(unit_MD, index_N, BLOCK_N, BLOCK_D)
-    grad_f_ND -= along_N[:, None] * f_ND.to(tl.float32)
+    grad_f_ND = scaled_N[:, None] * unit_ND - along_N[:, None] * wide_ND
     pooled_MD = grad_center_MD * share_M[:, None]
     if BLOCK_M <= NARROW:
         for m in tl.static_range(ROWS * COLS):
