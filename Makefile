@@ -35,9 +35,10 @@ lint: setup
 	@$(BIN)/shellcheck -x tools/*.sh .ci/run
 	@$(BIN)/python tools/dev/check_file_length.py
 
+# In the order of the files: by default those of few tests come last, and some of these are the longest.
 test: lint
 	@$(BIN)/python tools/dev/setup_browser.py
-	@PATH="$(BIN):$$PATH" python -m pytest -n auto --dist loadscope $(PYTEST_ARGS)
+	@PATH="$(BIN):$$PATH" python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 ifeq ($(MM)$(PYTEST_ARGS),onedl)
 ifneq ($(wildcard .venv-openmmlab),)
 	@$(MAKE) --no-print-directory test-family MM=openmmlab

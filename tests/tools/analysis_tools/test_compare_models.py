@@ -50,25 +50,23 @@ def test_what_is_tested_was_not_trained_on(data):
 def test_a_record_says_what_was_trained_and_what_came_out(data, tmp_path):
     out = tmp_path / 'record'
     roots = [f'{split}_dataloader.dataset.data_root={data}' for split in ('train', 'val', 'test')]
-    options = ['--cfg-options', 'train_cfg.max_iters=4', 'train_cfg.val_interval=4', *roots]
-    arguments = (*CONFIGS, '--seeds', 3, '--work-dir', tmp_path / 'work', '--out', out, *options)
-    printed = run(*arguments)
+    options = ['--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', *roots]
+    printed = run(*CONFIGS, '--seeds', 3, '--work-dir', tmp_path / 'work', '--out', out, *options)
     models = json.loads((out / 'results.json').read_text())['models']
     assert [model['name'] for model in models] == NAMES
     for model in models:
         work_dir = tmp_path / 'work' / model['name'] / 'seed-3'
-        checkpoint = work_dir / 'iter_4.pth'
+        checkpoint = work_dir / 'iter_2.pth'
         assert model['checkpoints_sha256'] == [hashlib.sha256(checkpoint.read_bytes()).hexdigest()]
         measured = json.loads((work_dir / 'metrics.json').read_text())['accuracy/top1']
         assert model['metrics']['accuracy/top1'] == {'values': [measured], 'mean': measured, 'std': 0.0}
         assert f'{model["parameters"]:,} | {measured:.2f} ± 0.00 |' in printed
         lines = (out / 'logs' / f'{model["name"]}_seed-3.json').read_text().splitlines()
         last = json.loads(lines[-1])
-        assert last['step'] == 4 and 'accuracy/top1' in last
-    coc = torch.load(tmp_path / 'work' / NAMES[0] / 'seed-3' / 'iter_4.pth', weights_only=False)['state_dict']
+        assert last['step'] == 2 and 'accuracy/top1' in last
+    coc = torch.load(tmp_path / 'work' / NAMES[0] / 'seed-3' / 'iter_2.pth', weights_only=False)['state_dict']
     assert models[0]['parameters'] == sum(value.numel() for value in coc.values())
     assert (out / 'curves.png').stat().st_size > 10_000
-    assert 'Iter(train)' not in run(*arguments), 'a complete comparison must not be trained again'
 
 
 def test_two_configs_of_one_name_are_refused(tmp_path):
