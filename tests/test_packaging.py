@@ -43,7 +43,7 @@ def test_the_wheel_works_away_from_the_checkout(wheel, tmp_path):
 def test_the_wheel_carries_packages_configs_and_tools(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in PACKAGES:
-        sources = {str(p.relative_to(ROOT)) for p in (ROOT / folder).rglob('*.py')}
+        sources = {str(p.relative_to(ROOT)) for s in ('*.py', '*.safetensors') for p in (ROOT / folder).rglob(s)}
         assert sources <= names
     for folder in ('configs', 'tools'):
         sources = {str(p.relative_to(ROOT)) for s in ('*.py', '*.sh') for p in (ROOT / folder).rglob(s)}

@@ -191,9 +191,7 @@ def select(operation: str, impl: str, call: Call) -> Row:
     return row
 
 
-def serve(
-    operation: str, impl: str, call: Call, device: torch.device, kind: Callable[[], trial.Kind | None]
-) -> tuple[Row, str]:
+def serve(operation: str, impl: str, call: Call, device: torch.device, kind: Callable[[], Any]) -> tuple[Row, str]:
     """Return the row that serves a call, and why it is PyTorch where Triton's kernels do not run on the device.
 
     Args:
