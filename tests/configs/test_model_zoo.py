@@ -1,6 +1,7 @@
 """The metafiles: every config once, with the numbers that its docstring and the model itself have."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def test_numbers_are_those_of_the_config(zoo, path):
     assert entry.metadata.parameters == sum(parameter.numel() for parameter in model.parameters())
     results = entry.results or []
     published = re.search(r'Published.*?: (?!none)(.*)', ast.get_docstring(ast.parse(path.read_text())))
-    ours = 'digits' in path.stem
+    ours = 'digits' in path.stem or 'fashion-mnist' in path.stem
     assert bool(results) == bool(published or ours)
     if results:
         source = entry.metadata.data['Source']
@@ -53,6 +54,19 @@ def test_numbers_are_those_of_the_config(zoo, path):
     if published:
         (result,) = results
         assert all(str(value) in published[1] for value in result.metrics.values())
+
+
+def test_the_comparison_of_backbones_is_its_record(zoo):
+    record = json.loads((ROOT / 'docs' / 'results' / 'fashion-mnist' / 'results.json').read_text())
+    page = (ROOT / 'docs' / 'model-zoo.md').read_text()
+    assert {model['config'] for model in record['models']} == {c for c in zoo if 'fashion-mnist' in c}
+    for model in record['models']:
+        result = model['metrics']['accuracy/top1']
+        row = f'| `{model["config"]}` | {model["parameters"]:,} | {result["mean"]:.2f} ± {result["std"]:.2f} |'
+        assert row in page
+        (entry,) = zoo[model['config']].results
+        assert entry.metrics == {'Top 1 Accuracy': round(result['mean'], 2)}
+        assert len(result['values']) == len(set(model['checkpoints_sha256'])) == len(model['seeds']) == 3
 
 
 def test_mmpretrain_finds_and_builds_the_classifiers():
