@@ -47,25 +47,39 @@ def test_what_is_tested_was_not_trained_on(data):
     assert lengths == [64, 20, 20]
 
 
+def finish(work_dir):
+    """Write what a training of one seed leaves when it is complete."""
+    log = work_dir / '20260101_000000' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('{"lr": 0.1, "loss": 2.0, "iter": 2, "step": 2}\n{"accuracy/top1": 55.0, "step": 2}\n')
+    (work_dir / 'iter_2.pth').write_bytes(b'weights')
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'iter_2.pth'))
+    (work_dir / 'metrics.json').write_text('{"accuracy/top1": 55.0}')
+
+
 def test_a_record_says_what_was_trained_and_what_came_out(data, tmp_path):
+    work_dirs = [tmp_path / 'work' / name / 'seed-3' for name in NAMES]
+    # One is complete already: it is not trained again, which would take the place of these weights.
+    finish(work_dirs[0])
     out = tmp_path / 'record'
     roots = [f'{split}_dataloader.dataset.data_root={data}' for split in ('train', 'val', 'test')]
     options = ['--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', *roots]
     printed = run(*CONFIGS, '--seeds', 3, '--work-dir', tmp_path / 'work', '--out', out, *options)
     models = json.loads((out / 'results.json').read_text())['models']
     assert [model['name'] for model in models] == NAMES
-    for model in models:
-        work_dir = tmp_path / 'work' / model['name'] / 'seed-3'
+    for model, work_dir in zip(models, work_dirs, strict=True):
         checkpoint = work_dir / 'iter_2.pth'
         assert model['checkpoints_sha256'] == [hashlib.sha256(checkpoint.read_bytes()).hexdigest()]
         measured = json.loads((work_dir / 'metrics.json').read_text())['accuracy/top1']
         assert model['metrics']['accuracy/top1'] == {'values': [measured], 'mean': measured, 'std': 0.0}
         assert f'{model["parameters"]:,} | {measured:.2f} ± 0.00 |' in printed
-        lines = (out / 'logs' / f'{model["name"]}_seed-3.json').read_text().splitlines()
-        last = json.loads(lines[-1])
+        last = json.loads((out / 'logs' / f'{model["name"]}_seed-3.json').read_text().splitlines()[-1])
         assert last['step'] == 2 and 'accuracy/top1' in last
-    coc = torch.load(tmp_path / 'work' / NAMES[0] / 'seed-3' / 'iter_2.pth', weights_only=False)['state_dict']
-    assert models[0]['parameters'] == sum(value.numel() for value in coc.values())
+    assert models[0]['metrics']['accuracy/top1']['mean'] == 55.0
+    trained = torch.load(work_dirs[1] / 'iter_2.pth', weights_only=False)['state_dict']
+    buffers = ('running_mean', 'running_var', 'num_batches_tracked')
+    parameters = [value.numel() for name, value in trained.items() if not name.endswith(buffers)]
+    assert models[1]['parameters'] == sum(parameters)
     assert (out / 'curves.png').stat().st_size > 10_000
 
 
