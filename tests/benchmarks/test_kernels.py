@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import run_compiling
 
 pytest.importorskip('triton')
 
@@ -69,20 +70,14 @@ def test_every_published_shape(tmp_path, architecture):
 
 def test_sizes_of_maps_compile_nothing_anew():
     code = VARIANTS.replace('ARCH', repr('coc_tiny stage 1'))
-    environment = {'PATH': '/usr/bin:/bin', 'TRITON_INTERPRET': '0', 'PYTHONPATH': str(project_folder())}
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    variants = json.loads(done.stdout)
+    variants = json.loads(run_compiling(code))
     assert {'forward_whole', 'pool_chunk', 'points_backward_chunk'} <= set(variants)
     assert all(number == 1 for number in variants.values()), variants
 
 
 def test_one_process_compiles_for_each_architecture():
     code = "print(len({inspect_mlp(16, 16, 'bf16', architecture)[1:] for architecture in (80, 90)}))"
-    environment = {'PATH': '/usr/bin:/bin', 'TRITON_INTERPRET': '0', 'PYTHONPATH': str(project_folder())}
-    command = [sys.executable, '-c', f'from benchmarks.kernels import inspect_mlp\n{code}']
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.stdout == '2\n', done.stderr
+    assert run_compiling(f'from benchmarks.kernels import inspect_mlp\n{code}') == '2\n'
 
 
 def test_an_unknown_shape_is_told():

@@ -2,13 +2,12 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import run_compiling
 from torch import nn
 from torch.testing import assert_close
 
@@ -18,7 +17,6 @@ import triton
 import triton.language as tl
 from triton.runtime import interpreter
 
-from coc_core.files import project_folder
 from coc_core.layers import RowwiseMlp
 from coc_core.ops import mlp as in_pieces
 from coc_core.ops.dispatch import Call, choose, select
@@ -196,10 +194,6 @@ def test_compilers_and_transforms_see_plain_pytorch():
     ids=['few', 'all'],
 )
 def test_nothing_spills_and_half_precision_is_loaded_in_vectors(cases):
-    environment = {'PATH': '/usr/bin:/bin', 'TRITON_INTERPRET': '0', 'PYTHONPATH': str(project_folder())}
-    command = [sys.executable, '-c', COMPILE, json.dumps(cases)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    for case, line in zip(cases, done.stdout.splitlines(), strict=True):
+    for case, line in zip(cases, run_compiling(COMPILE, json.dumps(cases)).splitlines(), strict=True):
         name, registers, shared, spilled, narrow, _ = json.loads(line)
         assert not spilled and not narrow and registers <= 128 and shared <= 49152, (case, name, registers, shared)

@@ -1,17 +1,15 @@
 """The norm's kernels, interpreted, against PyTorch's norm in float64; and compiled for GPUs that are not here."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import run_compiling
 from torch.testing import assert_close
 
 pytest.importorskip('triton')
 
-from coc_core.files import project_folder
 from coc_core.layers import ClusterMixer, ContextClusterBlock, MapNorm
 from coc_core.ops.triton import launch, plan
 
@@ -153,11 +151,7 @@ def test_chunks_keep_a_gpu_busy_and_fit_into_a_tile():
     'cases', [[(196, 'bf16', 90), (64, 'fp16', 80)], pytest.param(EVERY, marks=pytest.mark.kernels)], ids=['few', 'all']
 )
 def test_nothing_spills_and_half_precision_is_loaded_in_vectors(cases):
-    environment = {'PATH': '/usr/bin:/bin', 'TRITON_INTERPRET': '0', 'PYTHONPATH': str(project_folder())}
-    command = [sys.executable, '-c', COMPILE, json.dumps(cases)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    for case, line in zip(cases, done.stdout.splitlines(), strict=True):
+    for case, line in zip(cases, run_compiling(COMPILE, json.dumps(cases)).splitlines(), strict=True):
         kernels = json.loads(line)
         assert len(kernels) == 4
         for name, registers, shared, spilled, narrow, _ in kernels:

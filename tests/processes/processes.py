@@ -60,6 +60,15 @@ def run_tool(
         return subprocess.CompletedProcess(words, process.exitcode, *(stream.read_text() for stream in streams))
 
 
+def run_compiling(code: str, *arguments: str) -> str:
+    """Run code in a new Python, whose Triton compiles kernels instead of interpreting them; return what it prints."""
+    root = Path(__file__).resolve().parents[2]
+    environment = {'PATH': '/usr/bin:/bin', 'TRITON_INTERPRET': '0', 'PYTHONPATH': str(root)}
+    done = subprocess.run([sys.executable, '-c', code, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @functools.cache
 def _module_path() -> list[str]:
     """Return where a new Python looks for modules, without the script's folder and PYTHONPATH."""
