@@ -19,25 +19,24 @@ GROUP_EPS = 1e-5
 
 
 class PointNorm(nn.BatchNorm1d):
-    """Batch norm of [..., C] over everything but the channels."""
+    """Batch norm of points, [P, C]: what is shaped like a view of it must not be overwritten, which autograd copies."""
 
     running_mean: Tensor
     running_var: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., C] -> [..., C]; without momentum a batch leaves no trace in the running statistics."""
+    def forward(self, x_PC: Tensor) -> Tensor:
+        """[P, C] -> [P, C]; without momentum a batch leaves no trace in the running statistics."""
         momentum = self.momentum or 0.0
         if self.training and momentum and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        x_PC = x.flatten(0, -2)
         running, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
-        if not (self.training and x.device.type == 'cpu' and x.dtype == torch.float32 and len(x_PC) > 1):
-            return F.batch_norm(x_PC, *running, *affine, self.training, momentum, self.eps).view_as(x)
+        if not (self.training and x_PC.device.type == 'cpu' and x_PC.dtype == torch.float32 and len(x_PC) > 1):
+            return F.batch_norm(x_PC, *running, *affine, self.training, momentum, self.eps)
         mean_C, variance_C = batch_statistics(x_PC.detach())
         self.running_mean.lerp_(mean_C, momentum)
         self.running_var.lerp_(variance_C * len(x_PC) / (len(x_PC) - 1), momentum)
         normed: Tensor = _BatchNorm.apply(x_PC, *affine, mean_C, variance_C, self.eps)  # type: ignore[no-untyped-call]
-        return normed.view_as(x)
+        return normed
 
 
 def batch_statistics(x_PC: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,8 +91,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., C]."""
-        hidden = F.relu(self.norm1(self.linear1(x)), inplace=True)
-        return F.relu(self.norm2(self.linear2(hidden)).add_(x), inplace=True)
+        x_PC = x.flatten(0, -2)
+        hidden = F.relu(self.norm1(self.linear1(x_PC)), inplace=True)
+        return F.relu(self.norm2(self.linear2(hidden)).add_(x_PC), inplace=True).view_as(x)
 
 
 class ClusterBlock(nn.Module):
@@ -121,9 +121,9 @@ class ClusterBlock(nn.Module):
             held = (weights @ x.to(weights.dtype)).to(x.dtype)
         # Weights that sum to one let both projections wait for the center, of which a group has one.
         held = F.linear(self.values(held), self.proj.weight)
-        with torch.autocast(x.device.type, enabled=False):
-            mixed = s.mT @ held.to(s.dtype)
-        return mixed.to(x.dtype) + x + self.proj.bias
+        # One pass over the map; a product of matrices with one center would be another, and a slow one.
+        mixed = torch.addcmul(x, s.mT.to(x.dtype), held.to(x.dtype))
+        return mixed.add_(self.proj.bias)
 
     def similarities(self, x: Tensor) -> Tensor:
         """Return the cosine of each point with its group's center, in float32 or better: [B, S, K, C] -> [B, S, K]."""
@@ -158,9 +158,9 @@ class GroupEmbedding(nn.Module):
         of_difference, of_anchor = self.linear.weight.chunk(2, dim=1)
         points = F.linear(x, of_difference * self.scale) / deviation
         # Differences first: over a small deviation the points are large, and what is added to them alone is lost.
-        embedded = gather_points(points, members) - gather_points(points, anchors)[:, :, None]
+        embedded = gather_points(points, members) + gather_points(-points, anchors)[:, :, None]
         embedded += F.linear(anchor_features, of_anchor, of_difference @ self.shift)[:, :, None]
-        return F.relu(self.norm(embedded), inplace=True)
+        return F.relu(self.norm(embedded.flatten(0, -2)), inplace=True).view_as(embedded)
 
 
 def group_deviation(x: Tensor, anchor_features: Tensor, members: Tensor) -> Tensor:
@@ -172,7 +172,12 @@ def group_deviation(x: Tensor, anchor_features: Tensor, members: Tensor) -> Tens
         members: Indices of the points of each group, [B, S, K].
     """
     differences = gather_points(x, members) - anchor_features[:, :, None]
-    return differences.flatten(1).std(dim=1)[:, None, None]
+    centered = differences - differences.mean(dim=(1, 2, 3), keepdim=True)
+    # PyTorch's std is ten times as slow on a CPU. A sum of so many squares in float32 would be far off.
+    lengths = torch.linalg.vector_norm(centered, dim=-1)
+    total = torch.linalg.vector_norm(lengths, dim=(1, 2), dtype=torch.float64)
+    deviation: Tensor = total / (centered[0].numel() - 1) ** 0.5
+    return deviation.to(x.dtype)[:, None, None]
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class PointMLP(nn.Module):
         """
         if points.ndim != 3 or points.shape[-1] != 3:
             raise UserError(f'points must be [B, N, 3]; got shape {list(points.shape)}.')
-        x = F.relu(self.norm(self.linear(points)))
+        x = F.relu(self.norm(self.linear(points).flatten(0, 1))).view(*points.shape[:2], -1)
         for stage in self.stages:
             points, x = stage(points, x)
         return x.max(dim=1).values
