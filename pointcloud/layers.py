@@ -2,98 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint
 
 from coc_core.ops.context import widen
 from coc_core.ops.regions import NORM_EPS
 from pointcloud.grouping import farthest_point_sample, gather_points, nearest_neighbors
+from pointcloud.norm import PointNorm
+from pointcloud.residual import ResidualBlock
 
 GROUP_EPS = 1e-5
-
-
-class PointNorm(nn.BatchNorm1d):
-    """Batch norm of points, [P, C]: what is shaped like a view of it must not be overwritten, which autograd copies."""
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def forward(self, x_PC: Tensor) -> Tensor:
-        """[P, C] -> [P, C]; without momentum a batch leaves no trace in the running statistics."""
-        momentum = self.momentum or 0.0
-        if self.training and momentum and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        running, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
-        if not (self.training and x_PC.device.type == 'cpu' and x_PC.dtype == torch.float32 and len(x_PC) > 1):
-            return F.batch_norm(x_PC, *running, *affine, self.training, momentum, self.eps)
-        mean_C, variance_C = batch_statistics(x_PC.detach())
-        self.running_mean.lerp_(mean_C, momentum)
-        self.running_var.lerp_(variance_C * len(x_PC) / (len(x_PC) - 1), momentum)
-        normed: Tensor = _BatchNorm.apply(x_PC, *affine, mean_C, variance_C, self.eps)  # type: ignore[no-untyped-call]
-        return normed
-
-
-def batch_statistics(x_PC: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance of each channel over P positions, each [C].
-
-    PyTorch's batch norm on a CPU adds up position after position in float32, which is worst where many are the same.
-    Here it makes T sums of a few each, side by side, which are joined in float64.
-    """
-    few = next(count for count in range(16, 0, -1) if len(x_PC) % count == 0)
-    found = torch.batch_norm_update_stats(x_PC.reshape(few, -1), None, None, 0.0)
-    means_TC, variances_TC = (each.view(-1, x_PC.shape[1]).double() for each in found)
-    mean_C = means_TC.mean(dim=0)
-    variance_C = variances_TC.mean(dim=0) + (means_TC - mean_C).square_().mean(dim=0)
-    return mean_C.float(), variance_C.float()
-
-
-class _BatchNorm(torch.autograd.Function):
-    """PyTorch's batch norm with statistics of the batch that are given."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x_PC: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
-    ) -> Tensor:
-        ctx.save_for_backward(x_PC, weight, mean, (variance + eps).rsqrt())
-        ctx.eps = eps
-        return F.batch_norm(x_PC, mean, variance, weight, bias, False, 0.0, eps)
-
-    @staticmethod
-    def backward(ctx: Any, grad_PC: Tensor) -> tuple[Tensor | None, ...]:
-        x_PC, weight, mean, rstd = ctx.saved_tensors
-        grads = torch.ops.aten.native_batch_norm_backward(
-            grad_PC, x_PC, weight, None, None, mean, rstd, True, ctx.eps, [True, True, True]
-        )
-        return *grads, None, None, None
-
-
-class ResidualBlock(nn.Module):
-    """relu(x + norm2(linear2(relu(norm1(linear1(x))))) on each point by itself.
-
-    Args:
-        dim: Channels.
-        expansion: Hidden width divided by ``dim``.
-    """
-
-    def __init__(self, dim: int, expansion: float) -> None:
-        super().__init__()
-        hidden = int(dim * expansion)
-        self.linear1 = nn.Linear(dim, hidden, bias=False)
-        self.norm1 = PointNorm(hidden)
-        self.linear2 = nn.Linear(hidden, dim, bias=False)
-        self.norm2 = PointNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., C] -> [..., C]."""
-        x_PC = x.flatten(0, -2)
-        hidden = F.relu(self.norm1(self.linear1(x_PC)), inplace=True)
-        return F.relu(self.norm2(self.linear2(hidden)).add_(x_PC), inplace=True).view_as(x)
 
 
 class ClusterBlock(nn.Module):
@@ -180,20 +102,6 @@ def group_deviation(x: Tensor, anchor_features: Tensor, members: Tensor) -> Tens
     return deviation.to(x.dtype)[:, None, None]
 
 
-@contextmanager
-def _unseen(context: AbstractContextManager[None], norms: list[PointNorm]) -> Iterator[None]:
-    """Within a context, have norms see a batch again without counting it in their running statistics."""
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        with context:
-            yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-
-
 class Stage(nn.Module):
     """Groups points around fewer anchors and makes one feature of each group.
 
@@ -235,20 +143,14 @@ class Stage(nn.Module):
         """[B, N, 3] and [B, N, C] -> the anchors' [B, S, 3] and [B, S, C']."""
         anchors, members = self.group(coordinates)
         if torch.is_grad_enabled():
-            x = checkpoint(self._mix, x, anchors, members, use_reentrant=False, context_fn=self._recomputation)
+            # As cheap to compute again as its maps are large.
+            groups = checkpoint(
+                self.embedding, x, anchors, members,
+                use_reentrant=False, context_fn=lambda: (nullcontext(), self.embedding.norm.uncounted()),
+            )  # fmt: skip
         else:
-            x = self._mix(x, anchors, members)
-        return gather_points(coordinates, anchors), self.post_blocks(x)
-
-    def _mix(self, x: Tensor, anchors: Tensor, members: Tensor) -> Tensor:
-        mixed: Tensor = self.pre_blocks(self.embedding(x, anchors, members)).max(dim=2).values
-        return mixed
-
-    def _recomputation(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Keep products of matrices for backward, which take the time, and compute the rest again."""
-        products = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
-        forward, backward = create_selective_checkpoint_contexts(products)  # type: ignore[no-untyped-call]
-        return forward, _unseen(backward, [m for m in self.modules() if isinstance(m, PointNorm)])
+            groups = self.embedding(x, anchors, members)
+        return gather_points(coordinates, anchors), self.post_blocks(self.pre_blocks(groups).max(dim=2).values)
 
     def group(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """[B, N, 3] -> indices of the anchors, [B, S], and of the members of their groups, [B, S, K]."""

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coc_core.errors import UserError
-from pointcloud.layers import PointNorm, Stage
+from pointcloud.layers import Stage
+from pointcloud.norm import PointNorm
 from pointcloud.registry import MODELS
 from pointcloud.variants import PointMLPConfig, get_config
 

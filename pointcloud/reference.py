@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from coc_core.ops import cluster
 from pointcloud.grouping import farthest_point_sample
-from pointcloud.layers import GROUP_EPS, ClusterBlock, PointNorm, ResidualBlock, Stage
+from pointcloud.layers import GROUP_EPS, ClusterBlock, Stage
 from pointcloud.models import PointMLP
+from pointcloud.norm import PointNorm
+from pointcloud.residual import ResidualBlock
 
 
 def pointmlp_reference(model: PointMLP, points_BN3: Tensor) -> Tensor:

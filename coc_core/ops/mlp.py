@@ -67,7 +67,7 @@ class _Mlp(torch.autograd.Function):
         if by_kernel:
             ctx.save_for_backward(x_PC, weight1, bias1, weight2, None)
             return launch_mlp.forward(x_PC, weight1, bias1, weight2, bias2)
-        rows, step = len(x_PC), _piece_rows(x_PC, weight1)
+        rows, step = len(x_PC), piece_rows(x_PC, weight1)
         out = x_PC.new_empty(rows, len(weight2))
         hidden_PE = x_PC.new_empty(rows if keep else min(step, rows), len(weight1))
         active_PE = x_PC.new_empty(min(step, rows), len(weight1)) if keep else hidden_PE
@@ -84,7 +84,7 @@ class _Mlp(torch.autograd.Function):
     @differentiated_once
     def backward(ctx: Any, grad_PC: Tensor) -> tuple[Tensor | None, ...]:
         x_PC, weight1, bias1, weight2, kept_PE = ctx.saved_tensors
-        rows, step = len(x_PC), _piece_rows(x_PC, weight1)
+        rows, step = len(x_PC), piece_rows(x_PC, weight1)
         grad_PC = grad_PC.contiguous()
         grad_x = torch.empty_like(x_PC)
         # Half precision would lose the small terms of a sum over chunks.
@@ -109,6 +109,7 @@ class _Mlp(torch.autograd.Function):
         return grad_x, *grads, None, None
 
 
-def _piece_rows(x_PC: Tensor, weight1: Tensor) -> int:
+def piece_rows(x_PC: Tensor, weight1: Tensor) -> int:
+    """Return how many positions of a hidden map, of as many channels as ``weight1`` has rows, exist at a time."""
     size = PIECE_BYTES.get(x_PC.device.type, PIECE_BYTES['cuda'])
     return max(1, size // (len(weight1) * x_PC.element_size()))

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 import pointcloud
 from coc_core import ops
 from coc_core.checkpoints import from_official
-from pointcloud import create_model, layers
+from pointcloud import create_model, layers, norm
 from pointcloud.models import PointMLP
 from pointcloud.reference import pointmlp_reference
 
@@ -105,7 +105,7 @@ def test_float32_is_as_accurate_as_the_reference_form_however_few_points_are_dis
 
 def test_statistics_of_a_batch_are_rounded_once():
     rows = torch.randn(7, 5)[torch.arange(7 * 1009) % 7] + 3
-    mean, variance = layers.batch_statistics(rows)
+    mean, variance = norm.batch_statistics(rows)
     exact_variance, exact_mean = torch.var_mean(rows.double(), dim=0, correction=0)
     assert_close(mean.double(), exact_mean, rtol=2e-7, atol=0)
     assert_close(variance.double(), exact_variance, rtol=5e-7, atol=0)
@@ -113,7 +113,7 @@ def test_statistics_of_a_batch_are_rounded_once():
 
 @pytest.mark.parametrize('rows', [1, 2, 13, 48])
 def test_norm_equals_batch_norm_with_gradients_and_running_statistics(rows):
-    ours, theirs = layers.PointNorm(5).train(), torch.nn.BatchNorm1d(5).train()
+    ours, theirs = norm.PointNorm(5).train(), torch.nn.BatchNorm1d(5).train()
     x = torch.randn(3 * rows, 5, requires_grad=True)
     found, expected = ours(x), theirs(x)
     assert_close(found, expected)
@@ -121,8 +121,8 @@ def test_norm_equals_batch_norm_with_gradients_and_running_statistics(rows):
     for (name, left), right in zip(ours.named_buffers(), theirs.buffers(), strict=True):
         assert_close(left, right, msg=name)
     gradients = [
-        torch.autograd.grad((out * weights).sum(), [x, *norm.parameters()])
-        for out, norm in ((found, ours), (expected, theirs))
+        torch.autograd.grad((out * weights).sum(), [x, *layer.parameters()])
+        for out, layer in ((found, ours), (expected, theirs))
     ]
     for left, right in zip(*gradients, strict=True):
         assert_close(left, right, rtol=1e-4, atol=1e-5)
