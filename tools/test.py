@@ -10,7 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # torch reads it when it is imported; why: tools/dist_common.sh.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+if 'OMP_WAIT_POLICY' not in os.environ:
+    os.environ.setdefault('GOMP_SPINCOUNT', '3000')
 
 from coc_core.errors import during
 from coc_core.mm.requirements import require

@@ -7,8 +7,9 @@ starts from the checkpoint of the classification demo. By hand, after ``make dem
 python tools/dataset_converters/make_digits_data.py --layout ade20k
 tools/dist_train.sh configs/segmentation/fpn_coc-tiny-4_1xb8-2k_digits.py 1
 
-Expected mIoU over the background and ten digits: about 50 %, after ten minutes in which training does not come to its
-end: it was 28 % after 300 iterations, and twice the iterations give about ten points more.
+Expected mIoU over the background and ten digits: about 55 %, after ten minutes in which training does not come to its
+end: twice the iterations give about ten points more. The demo trains in bfloat16 (--amp-dtype bfloat16) where the
+processor has it; float32 takes a quarter longer.
 """
 
 _base_ = '../_base_/fpn_coc_4xb4-80k_ade20k-512x512.py'
@@ -23,7 +24,7 @@ palette = [
 ]  # fmt: skip
 scale = (144, 144)
 crop_size = (96, 96)
-iterations = 1700
+iterations = 2400
 # Neck and head of a size that two cores train in minutes.
 width = 128
 

@@ -72,7 +72,8 @@ def run(cwd: Path, tool: str, *args: str, env: dict[str, str] | None = None) -> 
     command = [str(TOOLS / tool), *args]
     if tool.endswith('.py'):
         return run_tool(*command, cwd=cwd, env={'CUDA_VISIBLE_DEVICES': '', **(env or {})})
-    variables = {key: value for key, value in os.environ.items() if key not in ('PORT', 'NNODES', 'OMP_NUM_THREADS')}
+    ours = ('PORT', 'NNODES', 'OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')
+    variables = {key: value for key, value in os.environ.items() if key not in ours}
     variables.update({'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': '', **(env or {})})
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=180)
 
@@ -359,7 +360,7 @@ def fake(folder: Path, name: str) -> dict[str, str]:
     script = folder / name
     script.write_text(
         '#!/usr/bin/env bash\nif [[ $1 == -c ]]; then echo 12345; exit; fi\n'
-        'printf "[%s]" "$@"; echo " threads=${OMP_NUM_THREADS:-} waiting=${OMP_WAIT_POLICY:-}"\n'
+        'printf "[%s]" "$@"; echo " threads=${OMP_NUM_THREADS:-} waiting=${OMP_WAIT_POLICY:-}${GOMP_SPINCOUNT:-}"\n'
     )
     script.chmod(0o755)
     return {'PATH': f'{folder}:{os.environ["PATH"]}', 'PYTHON': str(script) if name == 'python' else 'python'}
@@ -371,9 +372,9 @@ def test_arguments_of_torchrun(tmp_path: Path) -> None:
     assert '[--master_port=12345]' in alone
     assert '[a config.py][--work-dir][with space][--launcher][pytorch]' in alone
     assert f'threads={os.sysconf("SC_NPROCESSORS_ONLN")}' in alone
-    assert 'waiting=PASSIVE' in alone
+    assert 'waiting=3000' in alone
     chosen = run(tmp_path, 'dist_train.sh', 'a config.py', '1', env={**env, 'OMP_WAIT_POLICY': 'ACTIVE'}).stdout
-    assert 'waiting=ACTIVE' in chosen
+    assert 'waiting=ACTIVE\n' in chosen
     many = run(
         tmp_path,
         'dist_train.sh',

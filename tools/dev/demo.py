@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coc_core.mm.configs import load_config
+from coc_core.mm.mixed_precision import processor_has_bfloat16
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +36,7 @@ class Demo:
         change: An option that is worth a training of its own.
         percent: What makes the metric a percentage.
         starts_from: The task whose demo makes the checkpoint that the config starts from.
+        bfloat16: Whether to train in bfloat16 where the processor has it.
     """
 
     config: str
@@ -46,6 +48,7 @@ class Demo:
     change: str = 'model.backbone.center_grid=3'
     percent: float = 1.0
     starts_from: str | None = None
+    bfloat16: bool = False
 
 
 _LOOK = 'python tools/test.py {config} {checkpoint} --show-dir pictures'
@@ -83,6 +86,7 @@ DEMOS = {
         starts_from='classification',
         data='data/digits/ade20k/images/validation',
         look=_LOOK,
+        bfloat16=True,
     ),
     'pointcloud': Demo(
         config='configs/pointcloud/pointmlp-coc_1xb16-12e_digits.py',
@@ -126,7 +130,8 @@ def train_and_test(demo: Demo, work_dir: Path) -> tuple[Path, dict[str, float]]:
         if load > 0.5 * cores:
             print(f'This machine is busy (load {load:.1f} on {cores} cores): training takes longer.', flush=True)
         start = time.monotonic()
-        run('tools/dist_train.sh', demo.config, '1', '--work-dir', work_dir, '--resume', 'auto')
+        precision = ('--amp-dtype', 'bfloat16') if demo.bfloat16 and processor_has_bfloat16() else ()
+        run('tools/dist_train.sh', demo.config, '1', '--work-dir', work_dir, '--resume', 'auto', *precision)
         print(f'Trained in {(time.monotonic() - start) / 60:.1f} minutes.', flush=True)
     metrics = work_dir / 'metrics.json'
     run(

@@ -32,7 +32,8 @@ def threads() -> Iterator[Finding]:
     """Look at the threads that torch starts."""
     whole = max(1, round(usable_cores()))
     named = os.environ.get('OMP_NUM_THREADS')
-    facts: dict[str, Any] = dict(omp_num_threads=named, omp_wait_policy=os.environ.get('OMP_WAIT_POLICY'))
+    waiting = {name.lower(): os.environ.get(name) for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')}
+    facts: dict[str, Any] = dict(omp_num_threads=named, **waiting)
     if named is not None and not named.replace(',', '').isdecimal():
         says = f'OMP_NUM_THREADS={named!r} is no number: `export OMP_NUM_THREADS={whole}`'
         yield Finding('threads', says, WRONG, facts)

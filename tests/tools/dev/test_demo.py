@@ -30,3 +30,17 @@ def test_a_demo_proposes_tools_and_changes_that_are_there(task):
         if '--cfg-options' in words:
             key, _, value = words[-1].partition('=')
             load_config(str(ROOT / config), {key: OptionText(value)})
+
+
+@pytest.mark.parametrize('has', [True, False])
+def test_segmentation_trains_in_bfloat16_where_the_processor_has_it(monkeypatch, tmp_path, has):
+    commands = []
+    monkeypatch.setattr(demo, 'ROOT', tmp_path)
+    monkeypatch.setattr(demo, 'last_checkpoint', lambda _: 'last.pth')
+    monkeypatch.setattr(demo, 'processor_has_bfloat16', lambda: has)
+    monkeypatch.setattr(demo, 'run', lambda *command: commands.append([str(word) for word in command]))
+    (tmp_path / 'metrics.json').write_text('{"mIoU": 1.0}')
+    for task in ('segmentation', 'detection'):
+        demo.train_and_test(demo.DEMOS[task], Path())
+    trainings = [command for command in commands if command[0] == 'tools/dist_train.sh']
+    assert [command[-2:] == ['--amp-dtype', 'bfloat16'] for command in trainings] == [has, False]
