@@ -7,9 +7,9 @@ starts from the checkpoint of the classification demo. By hand, after ``make dem
 python tools/dataset_converters/make_digits_data.py --layout ade20k
 tools/dist_train.sh configs/segmentation/fpn_coc-tiny-4_1xb8-2k_digits.py 1
 
-Expected mIoU over the background and ten digits: about 55 %, after ten minutes in which training does not come to its
+Expected mIoU over the background and ten digits: about 54 %, after twelve minutes in which training does not come to its
 end: twice the iterations give about ten points more. The demo trains in bfloat16 (--amp-dtype bfloat16) where the
-processor has it; float32 takes a quarter longer.
+processor has it.
 """
 
 _base_ = '../_base_/fpn_coc_4xb4-80k_ade20k-512x512.py'
