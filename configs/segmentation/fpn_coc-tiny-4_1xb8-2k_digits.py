@@ -7,8 +7,8 @@ starts from the checkpoint of the classification demo. By hand, after ``make dem
 python tools/dataset_converters/make_digits_data.py --layout ade20k
 tools/dist_train.sh configs/segmentation/fpn_coc-tiny-4_1xb8-2k_digits.py 1
 
-Expected mIoU over the background and ten digits: about 54 %, after twelve minutes in which training does not come to its
-end: twice the iterations give about ten points more. The demo trains in bfloat16 (--amp-dtype bfloat16) where the
+Expected mIoU over the background and ten digits: about 54 %, after twelve minutes in which training does not come to
+its end: twice the iterations give about ten points more. The demo trains in bfloat16 (--amp-dtype bfloat16) where the
 processor has it.
 """
 
