@@ -142,11 +142,12 @@ class Stage(nn.Module):
     def forward(self, coordinates: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, N, 3] and [B, N, C] -> the anchors' [B, S, 3] and [B, S, C']."""
         anchors, members = self.group(coordinates)
-        if torch.is_grad_enabled():
-            # As cheap to compute again as its maps are large.
+        norm = self.embedding.norm
+        if torch.is_grad_enabled() and isinstance(norm, PointNorm):
+            # As cheap to compute again as its maps are large. A norm put in its place might count a batch twice.
             groups = checkpoint(
                 self.embedding, x, anchors, members,
-                use_reentrant=False, context_fn=lambda: (nullcontext(), self.embedding.norm.uncounted()),
+                use_reentrant=False, context_fn=lambda: (nullcontext(), norm.uncounted()),
             )  # fmt: skip
         else:
             groups = self.embedding(x, anchors, members)

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 
 class PointNorm(nn.BatchNorm1d):
-    """Batch norm of points, [P, C]: what is shaped like a view of it must not be overwritten, which autograd copies."""
+    """Batch norm of points, [P, C]. Overwrite its output, never a view of that: autograd would copy the whole map."""
 
     running_mean: Tensor
     running_var: Tensor

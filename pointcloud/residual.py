@@ -45,7 +45,8 @@ class ResidualBlock(nn.Module):
 
     def _trains_in_pieces(self) -> bool:
         stock = {self.linear1: nn.Linear, self.norm1: PointNorm, self.linear2: nn.Linear, self.norm2: PointNorm}
-        return all(type(layer) is kind and is_bare(layer) and layer.training for layer, kind in stock.items())
+        usual = all(type(layer) is kind and is_bare(layer) and layer.training for layer, kind in stock.items())
+        return usual and self.linear1.bias is None and self.linear2.bias is None
 
     def _train(self, x_PC: Tensor) -> Tensor:
         x_PC, weight1, weight2 = cast_to_autocast(x_PC, self.linear1.weight, self.linear2.weight)

@@ -32,7 +32,7 @@ launch() {
         export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
     fi
     # Threads that spin for long while they wait take the core from those that they wait for, where other programs run;
-    # those that sleep at once wake up late, ten thousand times in a step. docs/benchmarks.md has what it costs.
+    # those that sleep at once wake up late, thousands of times in a step. docs/benchmarks.md has what it costs.
     if [[ -z "${OMP_WAIT_POLICY:-}" ]]; then export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-3000}"; fi
     # mmengine would set 1, with a warning.
     export MKL_NUM_THREADS="${MKL_NUM_THREADS:-${OMP_NUM_THREADS}}"

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 import pointcloud
 from coc_core.ops import mlp
+from pointcloud.norm import PointNorm
 from pointcloud.residual import ResidualBlock
 
 
@@ -57,6 +58,32 @@ def test_a_norm_that_is_frozen_stays_as_it_is(name):
     before = norm.running_mean.clone()
     block(torch.randn(9, 8, dtype=torch.float64))
     assert torch.equal(norm.running_mean, before)
+
+
+def test_a_bias_of_a_layer_in_the_place_of_one_counts():
+    block, _ = pair()
+    block.linear2 = torch.nn.Linear(8, 8).double()
+    x = torch.randn(9, 8, dtype=torch.float64)
+    hidden = torch.relu(block.norm1(block.linear1(x)))
+    assert_close(block(x), torch.relu(block.norm2(block.linear2(hidden)) + x))
+    block(x).sum().backward()
+    assert block.linear2.bias.grad is not None
+
+
+def test_norms_in_the_place_of_ours_see_each_batch_once():
+    model = pointcloud.create_model('pointmlp_coc', embed_dim=8, anchors=(64, 32, 24, 16)).backbone.train()
+    other = copy.deepcopy(model)
+    for module in list(other.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, PointNorm):
+                norm = torch.nn.BatchNorm1d(child.num_features)
+                norm.load_state_dict(child.state_dict())
+                setattr(module, name, norm)
+    points = torch.randn(2, 128, 3)
+    for each in (model, other):
+        each(points).sum().backward()
+    for (name, found), expected in zip(other.named_buffers(), model.buffers(), strict=True):
+        assert_close(found, expected, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_one_point_is_no_batch():
