@@ -189,16 +189,22 @@ def _by_phase(paths: Sequence[Path], root: Path) -> dict[str, tuple[Path, Mappin
         content = read(path)
         if isinstance(content, Problem):
             continue
-        # The file's own name says more than the folders that it lies in.
-        phase = phase_of(path.stem) or phase_of(' '.join(path.relative_to(root).parts[:-1])) or 'train'
+        phase = _phase(path, root)
         if phase in found:
             raise UserError(f'{found[phase][0]} and {path} are both for {phase}: name one of them with --data.')
         found[phase] = (path, content)
     return found
 
 
+def _phase(path: Path, root: Path) -> str:
+    """Return the phase that a file is for: its own name says more than the folders that it lies in."""
+    return phase_of(path.stem) or phase_of(' '.join(path.relative_to(root).parts[:-1])) or 'train'
+
+
 def _coco_file(path: Path, content: Mapping[str, list[Any]], root: Path) -> CocoFile:
-    """Return an annotation file with the folder of its images: where the first of them is found.
+    """Return an annotation file with the folder of its images: where the first of them are found.
+
+    A folder of another phase, as its name says, comes last: its files may be called alike.
 
     Raises:
         UserError: An entry is not whole, or the images are nowhere.
@@ -217,8 +223,8 @@ def _coco_file(path: Path, content: Mapping[str, list[Any]], root: Path) -> Coco
     for place in dict.fromkeys((path.parent, root, above)):
         folders = {folder for name in names[:_LOOKED_FOR] for folder in _folders_of(name, place)}
         if folders:
-            most = max(sorted(folders), key=lambda folder: sum((folder / name).is_file() for name in names))
-            return CocoFile(path, content, most)
+            suits = partial(_suits, place, names, _phase(path, root))
+            return CocoFile(path, content, max(sorted(folders), key=suits))
     raise UserError(f'The images of {path} (the first is {names[0]}) are nowhere in {above}: move them there.')
 
 
@@ -227,6 +233,12 @@ def _folders_of(name: str, place: Path) -> Iterator[Path]:
     for hit in place.rglob(escape(Path(name).name)):
         if hit.as_posix().endswith(f'/{name}'):
             yield Path(hit.as_posix().removesuffix(f'/{name}'))
+
+
+def _suits(place: Path, names: Sequence[str], phase: str, folder: Path) -> tuple[bool, int, bool]:
+    """Return what is largest for the folder below a place that has the images of these names and this phase."""
+    own = phase_of(' '.join(folder.relative_to(place).parts))
+    return own in (phase, None), sum((folder / name).is_file() for name in names), own == phase
 
 
 def split_by_images(file: CocoFile) -> tuple[list[int], list[int]]:

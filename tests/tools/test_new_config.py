@@ -178,6 +178,21 @@ class TestDetection:
             assert phase in dataset.ann_file and phase in dataset.data_prefix.img
             assert not evaluated or cfg[f'{phase}_evaluator'].ann_file == dataset.ann_file
 
+    @pytest.mark.parametrize('folders', ['{}2017', 'images/{}'])
+    def test_images_that_are_called_alike_in_every_phase_are_not_mixed_up(self, tmp_path, write, capsys, folders):
+        for phase, seeds in (('train', range(6)), ('val', range(3)), ('test', range(2))):
+            file = f'annotations/instances_{phase}2017.json'
+            own_data.coco(tmp_path / 'data', seeds, file, images=folders.format(phase))
+        cfg = write('detection', 'data', check=True)
+        for phase in ('train', 'val', 'test'):
+            assert cfg[f'{phase}_dataloader'].dataset.data_prefix.img == f'data/{folders.format(phase)}/'
+        assert 'in common with the training data' not in capsys.readouterr().out
+
+    def test_images_in_a_folder_of_another_phase_are_found_where_they_are_in_no_other(self, tmp_path, write):
+        for phase, seeds in (('train', range(6)), ('val', range(6, 8))):
+            own_data.coco(tmp_path / 'data', seeds, f'annotations/{phase}.json', images='train')
+        assert write('detection', 'data').val_dataloader.dataset.data_prefix.img == 'data/train/'
+
     def test_objects_without_segmentation_are_boxes(self, tmp_path, write):
         own_data.coco(tmp_path / 'data', masks=False)
         cfg = write('detection', 'data')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path as osp
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -86,6 +86,7 @@ def inspections(cfg: Config, phases: Sequence[str], *, files: bool) -> Iterator[
     task = task_of(cfg)
     seen: list[Mapping[str, Any]] = []
     first: dict[str, tuple[str, list[str]]] = {}
+    trained: set[str] = set()
     for phase in phases:
         data = [dataset for dataset in datasets_of(cfg, phase) if not {'dataset', 'datasets'} & set(dataset)]
         for dataset in data:
@@ -105,6 +106,10 @@ def inspections(cfg: Config, phases: Sequence[str], *, files: bool) -> Iterator[
                 if names:
                     other, expected = first.setdefault(source, (name, names))
                     inspection.problems.extend(_difference(name, names, other, expected))
+            if phase == 'train':
+                trained.update(map(osp.abspath, inspection.files))
+            else:
+                inspection.problems.extend(_trained_on(inspection, trained))
             yield inspection
 
 
@@ -122,6 +127,15 @@ def _difference(name: str, classes: Sequence[str], other: str, expected: Sequenc
         label = next(i for i, pair in enumerate(zip_longest(classes, expected)) if pair[0] != pair[1])
         has = f'has the classes {shown(classes, 10)}, but the {other} has {shown(expected, 10)}'
         yield Problem(name, f'{has}: from label {label} on they differ, and a model needs the same classes in both')
+
+
+def _trained_on(inspection: Inspection, trained: Collection[str]) -> Iterator[Problem]:
+    """Yield the problem of a data set that a model is tested with and trained on."""
+    shared = [file for file in inspection.files if osp.abspath(file) in trained]
+    if shared:
+        more = f' and {len(shared) - 1} more' if len(shared) > 1 else ''
+        what = f'has {shared[0]}{more} in common with the training data: what was trained on does not test a model'
+        yield Problem(inspection.name, what, 'warning')
 
 
 def datasets_of(cfg: Config, phase: str) -> Iterator[Mapping[str, Any]]:

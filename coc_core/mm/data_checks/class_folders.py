@@ -27,6 +27,7 @@ def inspect(inspection: Inspection, dataset: Any, loader: ImageLoader | None) ->
         loader: What decodes the samples' files; None where they are not opened.
     """
     root, problems = os.path.normpath(dataset.img_prefix), inspection.problems
+    inspection.files = [root]
     # Without labels a folder is one heap of images.
     folders, left_out = listed(root, problems) if dataset.with_label else ([''], [])
     counts = {}

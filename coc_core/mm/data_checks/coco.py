@@ -51,6 +51,7 @@ def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> N
     found = check_objects(listing, place, reading)
     problems.extend(found.problems)
     problems.extend(class_problems(found, listing, place, reading.classes, inspection))
+    inspection.files = [folder / image['file_name'] for image in listing.images.values()]
     present = [image for image in listing.images.values() if folder / image['file_name'] not in absent]
     loader = image_loader(dataset.get('pipeline'), scope)
     inspection.samples.extend(partial(open_image, image, folder, loader) for image in present)

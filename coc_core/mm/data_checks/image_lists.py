@@ -45,6 +45,7 @@ def inspect(inspection: Inspection, dataset: Any, loader: ImageLoader | None) ->
     if not lines:
         problems.append(Problem(place, 'lists no images'))
     paths = [Path(dataset.img_prefix, name) for name in labels]
+    inspection.files = paths
     absent = absent_files(paths)
     problems.extend(Problem(str(path), f'does not exist, although {place} lists it') for path in absent)
     if dataset.with_label and lines:

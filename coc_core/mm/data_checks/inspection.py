@@ -42,6 +42,7 @@ class Inspection:
         num_classes: How many classes the model has, where its config says so.
         problems: What is known without opening images.
         samples: Calls that open one sample each; they run in processes of their own.
+        files: The images that it reads, or the folder whose images it reads all; empty where that is not known.
         classes: The class names in the order of their labels, as the data's own files give them.
         unseen: Names of the classes that must be in the samples, by label, where only opening them tells.
         summary: The size of the data set in words.
@@ -53,6 +54,7 @@ class Inspection:
     num_classes: int | None = None
     problems: list[Problem] = field(default_factory=list)
     samples: list[Callable[[], Sample]] = field(default_factory=list)
+    files: Sequence[str | Path] = ()
     classes: list[str] | None = None
     unseen: Mapping[int, str] = field(default_factory=dict)
     summary: str = ''
@@ -85,7 +87,8 @@ def inspect_files(inspection: Inspection, scope: str, dataset: Mapping[str, Any]
         inspection.problems.append(Problem(inspection.name, f'cannot be read ({type(error).__name__}: {error})'))
         return
     loader = image_loader(dataset.get('pipeline'), scope)
-    inspection.samples.extend(partial(open_file, Path(path), loader) for path in paths if path)
+    inspection.files = [path for path in paths if path]
+    inspection.samples.extend(partial(open_file, Path(path), loader) for path in inspection.files)
     inspection.summary = f'{len(built)} samples'
 
 

@@ -171,6 +171,7 @@ def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> N
         inspection.problems.append(Problem(kind.__name__, what))
     ann_file = path_below(dataset, dataset['ann_file']) if dataset.get('ann_file') else None
     found = pairs(folders, ann_file)
+    inspection.files = [image for image, _ in found]
     inspection.problems.extend(pairing_problems(folders, found, listed=ann_file is not None))
     rule = label_rule(kind, arguments)
     complete = [(image, label_map) for image, label_map in found if image.is_file() and label_map.is_file()]

@@ -1,6 +1,8 @@
 """What is found before training in the data that a config names, and what check_data.py lists."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,30 @@ def test_another_order_of_classes_in_another_phase_is_an_error(coco, content):
     cfg.val_dataloader = dict(dataset=dict(cfg.train_dataloader.dataset, metainfo=dict(classes=['dog', 'cat'])))
     found = [str(p) for inspection in inspections(cfg, ['train', 'val'], files=False) for p in inspection.problems]
     assert any('has the classes dog, cat, but the train data in' in problem for problem in found)
+
+
+@pytest.mark.parametrize('layout', ['coco', 'maps', 'folders', 'list'])
+def test_images_that_training_has_seen_are_named_as_they_test_nothing(layout, request, content, tmp_path, capsys):
+    if layout in ('folders', 'list'):
+        lines = [f'{label}/{i}.jpg {label}' for label in range(2) for i in range(2)]
+        for line in lines:
+            request.getfixturevalue('picture')(tmp_path / 'images' / line[:-2])
+        (tmp_path / 'list.txt').write_text('\n'.join(lines))
+        names = dict(ann_file='../list.txt', metainfo=dict(classes=['0', '1'])) if layout == 'list' else {}
+        dataset = dict(type='CustomDataset', data_root=str(tmp_path / 'images'), pipeline=[], **names)
+        cfg = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=dataset)))
+    else:
+        cfg = request.getfixturevalue(layout)
+        cfg = cfg(content) if layout == 'coco' else cfg
+    relative = os.path.relpath(cfg.train_dataloader.dataset.data_root)
+    cfg.val_dataloader = dict(dataset=dict(cfg.train_dataloader.dataset, data_root=relative, test_mode=True))
+    check_data(cfg, ['train', 'val'])
+    count = '' if layout == 'folders' else ' and 3 more' if layout == 'list' else ' and 1 more'
+    what = f'images.*?{count} in common with the training data: what was trained on does not test a model'
+    assert re.search(f'^val data in .*: warning: .*{what}', capsys.readouterr().err, re.M)
+    # Alone it is data like any other.
+    check_data(cfg, ['val'])
+    assert 'in common' not in capsys.readouterr().err
 
 
 def test_remote_data_is_not_read_but_its_classes_are_counted(coco, content):
