@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from mmengine.config import Config
 
 from coc_core.checkpoints.layouts import DETECTION
 from coc_core.errors import UserError
-from coc_core.mm.data_checks.coco_lists import read
+from coc_core.mm.data_checks.coco_lists import listing_of, read
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.own_data.config_text import (
     assigned,
@@ -162,12 +163,15 @@ def annotation_files(data: Path) -> dict[str, tuple[Path, Mapping[str, list[Any]
     if data.is_file():
         content = read(data)
         if isinstance(content, Problem):
-            raise UserError(f'{content}.')
+            raise UserError(str(content))
         found = {'train': (data, content)}
         # A pair is taken together; what is called by no phase is alone.
         if phase_of(data.stem) == 'train':
             others = [data.parent / name for name in files_with(data.parent, {'.json'})]
-            found |= _by_phase([path for path in others if phase_of(path.stem) in ('val', 'test')], data.parent)
+            others = [path for path in others if phase_of(path.stem) in ('val', 'test')]
+            # Beside other files, such as person_keypoints_val2017.json, that which is called alike is meant.
+            alike = [path for path in others if _without_phase(path.stem) == _without_phase(data.stem)]
+            found |= _by_phase(alike or others, data.parent)
         return found
     paths = [data / name for name in files_with(data, {'.json'})]
     found = _by_phase(paths, data)
@@ -189,16 +193,21 @@ def _by_phase(paths: Sequence[Path], root: Path) -> dict[str, tuple[Path, Mappin
         content = read(path)
         if isinstance(content, Problem):
             continue
-        phase = _phase(path, root)
+        phase = _said_phase(path, root) or 'train'
         if phase in found:
             raise UserError(f'{found[phase][0]} and {path} are both for {phase}: name one of them with --data.')
         found[phase] = (path, content)
     return found
 
 
-def _phase(path: Path, root: Path) -> str:
+def _said_phase(path: Path, root: Path) -> str | None:
     """Return the phase that a file is for: its own name says more than the folders that it lies in."""
-    return phase_of(path.stem) or phase_of(' '.join(path.relative_to(root).parts[:-1])) or 'train'
+    return phase_of(path.stem) or phase_of(' '.join(path.relative_to(root).parts[:-1]))
+
+
+def _without_phase(name: str) -> str:
+    """Return a name without the word in it that says its phase."""
+    return re.sub('[a-z]+', lambda word: '' if phase_of(word[0]) else word[0], name.casefold())
 
 
 def _coco_file(path: Path, content: Mapping[str, list[Any]], root: Path) -> CocoFile:
@@ -220,11 +229,16 @@ def _coco_file(path: Path, content: Mapping[str, list[Any]], root: Path) -> Coco
                 raise UserError(f'{path} has one of its {key} without {" and ".join(lacking)}: {str(entry)[:100]}.')
     names = [str(image['file_name']) for image in content['images']]
     above = path.parent.parent if path.parent.name.startswith('annotation') else path.parent
+    problems: list[Problem] = []
+    listing_of(content, str(path), problems)
+    for problem in problems:
+        raise UserError(str(problem))
     for place in dict.fromkeys((path.parent, root, above)):
         folders = {folder for name in names[:_LOOKED_FOR] for folder in _folders_of(name, place)}
         if folders:
-            suits = partial(_suits, place, names, _phase(path, root))
-            return CocoFile(path, content, max(sorted(folders), key=suits))
+            # Beside its images an annotation file says which are meant.
+            own = {path.parent} & folders if all((path.parent / name).is_file() for name in names) else set()
+            return CocoFile(path, content, _best(own or folders, place, names, path, root))
     raise UserError(f'The images of {path} (the first is {names[0]}) are nowhere in {above}: move them there.')
 
 
@@ -235,9 +249,27 @@ def _folders_of(name: str, place: Path) -> Iterator[Path]:
             yield Path(hit.as_posix().removesuffix(f'/{name}'))
 
 
-def _suits(place: Path, names: Sequence[str], phase: str, folder: Path) -> tuple[bool, int, bool]:
+def _best(folders: Collection[Path], place: Path, names: Sequence[str], path: Path, root: Path) -> Path:
+    """Return that one of some folders below a place that has the images of an annotation file.
+
+    Raises:
+        UserError: Several have, equally well.
+    """
+    suits = partial(_suits, place, names, _said_phase(path, root))
+    most = max(map(suits, folders))
+    best = {folder.resolve(): folder for folder in sorted(folders, reverse=True) if suits(folder) == most}
+    if len(best) == 1:
+        return next(iter(best.values()))
+    first, second = sorted(best.values())[:2]
+    raise UserError(
+        f'Images of the names in {path} (the first is {names[0]}) are in {first} and in {second}: move the file into '
+        'the folder of its images.'
+    )
+
+
+def _suits(place: Path, names: Sequence[str], phase: str | None, folder: Path) -> tuple[bool, int, bool]:
     """Return what is largest for the folder below a place that has the images of these names and this phase."""
-    own = phase_of(' '.join(folder.relative_to(place).parts))
+    own = phase if phase is None else phase_of(' '.join(folder.relative_to(place).parts))
     return own in (phase, None), sum((folder / name).is_file() for name in names), own == phase
 
 

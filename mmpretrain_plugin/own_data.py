@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from coc_core.checkpoints.layouts import CLASSIFICATION
 from coc_core.errors import UserError
+from coc_core.mm.data_checks.inspection import shown
 from coc_core.mm.own_data.config_text import (
     assigned,
     base_path,
@@ -64,6 +65,7 @@ class Data:
         val: The validation images.
         datasets: Entries of each phase's data set.
         files: Lists to be written.
+        notes: What is left out.
     """
 
     classes: list[str]
@@ -71,6 +73,7 @@ class Data:
     val: list[Path]
     datasets: dict[str, dict[str, str]]
     files: Mapping[Path, Writer] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def plan(request: DataRequest) -> Plan:
@@ -100,7 +103,7 @@ def plan(request: DataRequest) -> Plan:
     }
     summary = f'{arch} from {start.words} on {request.data}: {found}.'
     text = head(request, BASE, summary, variables) + _body(request, start, data)
-    return Plan(text + training(base, start, decayed=True), summary, epochs, data.val[0], data.files)
+    return Plan(text + training(base, start, decayed=True), summary, epochs, data.val[0], data.files, data.notes)
 
 
 def arranged(request: DataRequest, extensions: Sequence[str]) -> Data:
@@ -114,17 +117,19 @@ def arranged(request: DataRequest, extensions: Sequence[str]) -> Data:
         here = ' and '.join(folder.name for folder in phases.values())
         raise UserError(f'--data {request.data} has {here} but no folder train: name {_KIND}.')
     train = images_in(phases.get('train', request.data), extensions)
+    beside = set(subfolders(request.data)) - {folder.name for folder in phases.values()} if phases else ()
+    notes = [f'{request.data} has {shown(sorted(beside), 10)} beside its folders of phases, left out'] if beside else []
     prefixes = {phase: {'data_prefix': repr(path_text(folder))} for phase, folder in phases.items()}
     if 'val' in phases:
         val = images_in(phases['val'], extensions)
-        return Data(train.classes, train.paths(), val.paths(), prefixes)
+        return Data(train.classes, train.paths(), val.paths(), prefixes, notes=notes)
     files: dict[Path, Writer] = {}
     sides = split(train.labels, f'The images in {train.folder}')
     for phase, places in zip(('train', 'val'), sides, strict=True):
         ann_file = request.folder / f'{phase}.txt'
         files[ann_file] = lines_writer([f'{train.names[place]} {train.labels[place]}' for place in places])
         prefixes[phase] = {'data_prefix': repr(path_text(train.folder)), 'ann_file': repr(path_text(ann_file))}
-    return Data(train.classes, train.paths(sides[0]), train.paths(sides[1]), prefixes, files)
+    return Data(train.classes, train.paths(sides[0]), train.paths(sides[1]), prefixes, files, notes)
 
 
 def images_in(folder: Path, extensions: Sequence[str]) -> Images:

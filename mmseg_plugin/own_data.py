@@ -162,27 +162,68 @@ def folders_of(data: Path) -> dict[str, tuple[Path, Path]]:
     """Return the folder of images and that of label maps of each phase; one pair alone is for training.
 
     Raises:
-        UserError: There is none for training.
+        UserError: There is none for training, or images with label maps would be left out.
     """
     inner = {phase: _pair_in(folder) for phase, folder in phase_folders(data).items()}
     pairs = {phase: pair for phase, pair in inner.items() if pair is not None}
     outer = _pair_in(data)
+    if pairs and 'val' in inner and inner['val'] is None:
+        folder = phase_folders(data)['val']
+        raise UserError(f'{folder} has no images and label maps, but {shown(subfolders(folder), 10)}: name {_KIND}.')
     if outer is not None and not pairs:
-        phases = [{phase_of(name): folder / name for name in subfolders(folder)} for folder in outer]
-        shared = [phase for phase in phases[0] if phase is not None and phase in phases[1]]
-        pairs = {str(phase): (phases[0][phase], phases[1][phase]) for phase in shared}
-        pairs = pairs or {'train': outer}
+        pairs = _phases_in(*outer) or {'train': outer}
     if 'train' not in pairs:
         has = f'It has {shown(subfolders(data), 10)}.' if subfolders(data) else 'It has no folders.'
         raise UserError(f'--data {data} has no folders of images and label maps for training: name {_KIND}. {has}')
     return pairs
 
 
+def _phases_in(images: Path, maps: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the folders of phases within a folder of images and one of label maps.
+
+    Raises:
+        UserError: Two have one phase, there are no maps for validation, or pairs lie outside.
+    """
+    found: list[dict[str, Path]] = []
+    for folder in (images, maps):
+        phases: dict[str, Path] = {}
+        for name in subfolders(folder):
+            phase = phase_of(name)
+            if phase in phases:
+                raise UserError(f'{folder} has {phases[phase].name} and {name}, both for {phase}: keep one.')
+            phases |= {} if phase is None else {phase: folder / name}
+        found.append(phases)
+    shared = {phase: (found[0][phase], found[1][phase]) for phase in found[0] if phase in found[1]}
+    if shared and 'val' in found[0] and 'val' not in shared:
+        raise UserError(f'{found[0]["val"]} has no folder of label maps in {maps}: add it, or move those images away.')
+    inside = {folder.relative_to(images).as_posix() for folder, _ in shared.values()}
+    paired_names = _endings(images).keys() & _endings(maps).keys() if shared else set()
+    outside = sorted(name for name in paired_names if name.partition('/')[0] not in inside)
+    if outside:
+        raise UserError(
+            f'{images} has images with label maps outside of {shown(sorted(inside))}, such as {outside[0]}: name all '
+            'of its folders by train, val and test, or none.'
+        )
+    return shared
+
+
 def _pair_in(folder: Path) -> tuple[Path, Path] | None:
-    names = {name.casefold(): folder / name for name in subfolders(folder)}
-    images = next((names[name] for name in IMAGE_FOLDERS if name in names), None)
-    maps = next((names[name] for name in MAP_FOLDERS if name in names), None)
+    images, maps = (_one_of(known, folder) for known in (IMAGE_FOLDERS, MAP_FOLDERS))
     return None if images is None or maps is None else (images, maps)
+
+
+def _one_of(known: Sequence[str], folder: Path) -> Path | None:
+    """Return the folder in a folder that has one of the known names, and images in it where there are several.
+
+    Raises:
+        UserError: Several have.
+    """
+    names = {name.casefold(): folder / name for name in subfolders(folder)}
+    found = [names[name] for name in known if name in names]
+    filled = [path for path in found if images_below(path)] if len(found) > 1 else found
+    if len(filled) > 1:
+        raise UserError(f'{folder} has {filled[0].name} and {filled[1].name}, which can both be meant: keep one.')
+    return next(iter(filled or found), None)
 
 
 def paired(images: Path, maps: Path) -> Pairs:

@@ -149,7 +149,7 @@ def from_files(request: DataRequest) -> Data:
 def _content(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     content = read_file(path)
     if isinstance(content, Problem):
-        raise UserError(f'{content}.')
+        raise UserError(str(content))
     if not content[0].size:
         raise UserError(f'{path} holds no clouds.')
     return content

@@ -16,6 +16,9 @@ from pointcloud.transforms import normalized
 STORED_POINTS = 2048
 SUFFIXES = ('.ply', '.xyz', '.npy', '.off')
 
+# More values of a point than any of the formats has.
+_COLUMNS = 16
+
 
 def read_points(path: Path, least: int, most: int, seed: int) -> NDArray[np.float64]:
     """Return points of a file as they are, float64 [P, 3], in random order: scanners write neighbors one after another.
@@ -90,7 +93,8 @@ def _content(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     # The readers fail in ways of their own.
     except Exception as error:
         raise UserError(f'The point file {path} cannot be read ({error}): mend or remove it.') from error
-    if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] < 3:
+    # One that lies on its side, [3, points], would be read as three points.
+    if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] < 3 or points.shape[1] > max(len(points), _COLUMNS):
         raise UserError(f'The point file {path} has an array of shape {points.shape}: [points, 3] is needed.')
     return points[:, :3].astype(np.float64), faces
 

@@ -55,7 +55,8 @@ def test(args: argparse.Namespace) -> None:
     runner = running.build_runner(cfg, args.config)
     runner.register_hook(ProgressBarHook())
     running.build_loops(runner, ['test'])
-    runner.register_hook(LoadCheckpointHook(args.checkpoint))
+    classes = getattr(runner.test_loop.dataloader.dataset, 'metainfo', {}).get('classes')
+    runner.register_hook(LoadCheckpointHook(args.checkpoint, classes=classes))
     with during('testing'):
         metrics = runner.test()
     testing.save_metrics(metrics, args)

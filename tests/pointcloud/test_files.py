@@ -63,6 +63,12 @@ def test_unusable_clouds(tmp_path, name, content, sentence):
         FILES.start(Item(str(tmp_path / name)))
 
 
+def test_a_cloud_that_lies_on_its_side_is_not_three_points(clouds, tmp_path):
+    np.save(tmp_path / 'a.npy', clouds.reshape(-1, 3)[:300].T)
+    with pytest.raises(UserError, match=r'a.npy has an array of shape \(3, 300\): \[points, 3\] is needed'):
+        FILES.start(Item(str(tmp_path / 'a.npy')))
+
+
 def test_place_and_unit_do_not_matter_where_the_pipeline_moves_clouds(clouds, tmp_path):
     files, step = CloudFiles([NormalizePoints(), TakeFirstPoints(16)]), NormalizePoints()
     np.savetxt(tmp_path / 'small.xyz', clouds[0])

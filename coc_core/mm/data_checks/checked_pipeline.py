@@ -41,7 +41,8 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
         samples: Number of samples, whose files are looked at once, whatever worker and epoch loads them.
 
     Raises:
-        UserError: When called: an image is damaged, or a label map does not fit its image or the classes.
+        UserError: When called: an image is damaged or of another size than its annotations, or a label map does not fit
+            its image or the classes.
     """
 
     def __init__(self, transforms: list[Any], rule: LabelRule | None, classes: int, samples: int) -> None:
@@ -61,6 +62,8 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
         files = {key: path for key, path in named.items() if '://' not in path}
         self._look_once(data.get('sample_idx'), files)
         unchecked = self.loaded is not None
+        # As the annotations say it: boxes and masks of another size would be laid over the image.
+        size = (data.get('height'), data.get('width')) if 'img_path' in files else (None, None)
         result: dict[str, Any] | None = data
         name = named.get('img_path') or data.get('sample')
         for transform in self.transforms:
@@ -72,6 +75,9 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
                     raise
             if result is None:
                 return None
+            if None not in size and 'ori_shape' in result:
+                _check_size(size, tuple(result['ori_shape'][:2]), files['img_path'])
+                size = (None, None)
             if unchecked and 'gt_seg_map' in result:
                 unchecked = False
                 self._check(result, files.get('seg_map_path'))
@@ -108,6 +114,12 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
             pixels = read_pixels(Path(files[key]), load) if key in files else None
             if isinstance(pixels, Problem):
                 raise UserError(f'{str(pixels).rstrip(".")} ({_TOOL}).') from error
+
+
+def _check_size(listed: tuple[Any, ...], actual: tuple[int, ...], image: str) -> None:
+    if listed != actual:
+        what = f'has {actual[1]}x{actual[0]} pixels, its annotations are for {listed[1]}x{listed[0]}'
+        raise UserError(f'{image} {what} ({_TOOL}).')
 
 
 def _unusable(label_map: Any, what: str) -> UserError:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.class_counts import count_problems, model_classes, rank_problems
-from coc_core.mm.data_checks.inspection import Inspection, class_names, dataset_class, is_remote, shown
+from coc_core.mm.data_checks.inspection import Inspection, class_names, dataset_class, is_remote, path_below, shown
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.task import Task, task_of
 
@@ -34,7 +34,7 @@ def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> 
             for path in _paths(dataset):
                 if not osp.exists(path):
                     raise UserError(_missing_data(phase, path))
-        for problem in rank_problems(cfg, task_of(cfg), phase):
+        for problem in (*rank_problems(cfg, task_of(cfg), phase), *_truth_problems(cfg, phase)):
             raise UserError(str(problem))
     for inspection in inspections(cfg, phases, files=False) if contents else ():
         errors = [problem for problem in inspection.problems if problem.level == 'error']
@@ -60,6 +60,21 @@ def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
     for path in (root, dataset.get('ann_file'), *below):
         if isinstance(path, str) and path and '://' not in path:
             yield osp.expanduser(path if path == root else osp.join(root, path))
+
+
+def _truth_problems(cfg: Config, phase: str) -> Iterator[Problem]:
+    """Yield the annotation file of an evaluator that is another than its data's: ids that fit would be scored."""
+    data = [dataset for dataset in datasets_of(cfg, phase) if not {'dataset', 'datasets'} & set(dataset)]
+    # Of several data sets one file may hold the truth of all.
+    if phase == 'train' or len(data) != 1 or not data[0].get('ann_file') or is_remote(data[0]):
+        return
+    read = path_below(data[0], data[0]['ann_file'])
+    given = cfg.get(f'{phase}_evaluator')
+    for evaluator in given if isinstance(given, (list, tuple)) else [given]:
+        truth = evaluator.get('ann_file') if isinstance(evaluator, Mapping) else None
+        if isinstance(truth, str) and '://' not in truth and osp.realpath(osp.expanduser(truth)) != osp.realpath(read):
+            what = f'but the {phase} data is of {read}: a model must be measured by the annotations of its data'
+            yield Problem(f'{phase}_evaluator.ann_file={truth},', f'{what}, so set both')
 
 
 def _missing_data(phase: str, path: str) -> str:

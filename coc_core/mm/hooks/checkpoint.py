@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -10,6 +11,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from coc_core import checkpoints
+from coc_core.mm.trained_classes import check_trained_classes
 
 
 class LoadCheckpointHook(Hook):
@@ -18,22 +20,27 @@ class LoadCheckpointHook(Hook):
     Args:
         path: The name that messages give the checkpoint.
         strict: Whether everything must fit; otherwise what does not is named in a warning.
+        classes: The names of the classes that predictions are compared with, by label.
 
     Raises:
-        CheckpointError: In ``after_load_checkpoint``, where the checkpoint cannot be read or must fit and does not.
+        CheckpointError: In ``after_load_checkpoint``, where the checkpoint cannot be read, must fit and does not, or
+            gives the classes other labels.
     """
 
     # After hooks that themselves change the checkpoint, such as EMAHook.
     priority = 'LOWEST'
 
-    def __init__(self, path: str, *, strict: bool = True) -> None:
+    def __init__(self, path: str, *, strict: bool = True, classes: Sequence[str] | None = None) -> None:
         self.path = path
         self.strict = strict
+        self.classes = classes
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
+        if renamed := check_trained_classes(checkpoint, self.classes, self.path):
+            runner.logger.warning(renamed)
         report = checkpoints.load_content(model, checkpoint, self.path, strict=self.strict)
         runner.logger.log(logging.WARNING if report.problems else logging.INFO, str(report))
         # What mmengine takes over now, under whatever names the file has.

@@ -31,19 +31,34 @@ def phase_of(name: str) -> str | None:
 def phase_folders(folder: Path) -> dict[str, Path]:
     """Return the folders of a folder that are named after a phase and hold folders themselves, by phase.
 
-    A folder of images alone can be a class that is called so.
+    A folder of images alone can be a class that is called so, beside others that are not.
 
     Raises:
-        UserError: Two have one phase.
+        UserError: Two have one phase, that for validation holds no folders, or all say a phase and none is one.
     """
     found: dict[str, Path] = {}
-    for name in subfolders(folder):
-        phase = next((phase for phase, names in PHASES.items() if name.casefold() in names), None)
-        if phase is None or not subfolders(folder / name):
+    bare = []
+    names = subfolders(folder)
+    for name in names:
+        phase = next((phase for phase, words in PHASES.items() if name.casefold() in words), None)
+        if phase is None:
+            continue
+        if not subfolders(folder / name):
+            bare += [name] if phase == 'val' else []
             continue
         if phase in found:
             raise UserError(f'{folder} has {found[phase].name} and {name}, both for {phase}: keep one.')
         found[phase] = folder / name
+    if found and bare:
+        raise UserError(
+            f'{folder / bare[0]} has no folders in it, unlike {next(iter(found.values()))}: lay it out alike, or move '
+            'it away to have a part of the training images held back.'
+        )
+    if names and not found and all(map(phase_of, names)):
+        raise UserError(
+            f'{folder} has {" and ".join(names)}, which say train, val or test and are no classes: call them train, '
+            'val and test, with a folder of its own for each class, or for images and for label maps, in each.'
+        )
     return found
 
 

@@ -35,6 +35,7 @@ from coc_core.mm.prediction.samples import (
     start_worker,
 )
 from coc_core.mm.task import Task, task_of, test_dataset
+from coc_core.mm.trained_classes import check_trained_classes
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,12 @@ class Predictor:
         model = build_model(cfg, config)
         content = checkpoints.read(checkpoint)
         checkpoints.load_content(model, content, checkpoint)
+        meta = _classes(cfg, content)
+        check_trained_classes(content, meta.get('classes'), checkpoint)
         if tta_model is not None:
             with building('the tta_model'):
                 model = MODELS.build({**tta_model, 'module': model})
-        return cls(cfg, config, model.to(place), pipeline, _classes(cfg, content), wishes)
+        return cls(cfg, config, model.to(place), pipeline, meta, wishes)
 
     def predict(
         self, found: Found, shard: Shard, done: set[str], *, every: int, batch_size: int, workers: int

@@ -56,6 +56,17 @@ def test_a_torn_image_stops_training_with_its_name(maps, tmp_path, kept, sentenc
         dataset[0]
 
 
+@pytest.mark.parametrize('phase', ['train', 'val'])
+def test_annotations_of_another_size_than_the_image_stop_training_and_test(coco, content, phase):
+    init_default_scope('mmdet')
+    content['images'][1].update(height=40, width=30)
+    dataset = DATASETS.build(dict(coco(content, phase=phase)[f'{phase}_dataloader'].dataset, _scope_='mmdet'))
+    check_samples(dataset)
+    assert dataset[0] is not None
+    with pytest.raises(UserError, match=r'images/2.jpg has 40x30 pixels, its annotations are for 30x40 \(tools'):
+        dataset[1]
+
+
 @pytest.mark.parametrize('reduce', [False, True])
 @pytest.mark.parametrize(
     ('labels', 'sentence'),

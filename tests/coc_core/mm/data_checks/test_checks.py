@@ -81,6 +81,23 @@ def test_images_that_training_has_seen_are_named_as_they_test_nothing(layout, re
     assert 'in common' not in capsys.readouterr().err
 
 
+def test_an_evaluator_with_the_annotations_of_other_data_is_an_error(coco, content, tmp_path):
+    cfg = coco(content, phase='val')
+    (tmp_path / 'other.json').write_text(json.dumps(content))
+    (tmp_path / 'link.json').symlink_to('instances.json')
+    for name in ('instances.json', 'link.json', 'other.json'):
+        cfg.val_evaluator = [dict(type='CocoMetric', ann_file=str(tmp_path / name))]
+        if name != 'other.json':
+            check_data(cfg, ['val'])
+    with pytest.raises(
+        UserError, match=r'^val_evaluator.ann_file=.*other.json, but the val data is of .*instances.json'
+    ):
+        check_data(cfg, ['val'])
+    # One file may hold the truth of several data sets.
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[cfg.val_dataloader.dataset] * 2)
+    check_data(cfg, ['val'])
+
+
 def test_remote_data_is_not_read_but_its_classes_are_counted(coco, content):
     cfg = coco(content, num_classes=3)
     for settings in (dict(backend_args=dict(backend='petrel')), dict(data_root='s3://bucket/')):

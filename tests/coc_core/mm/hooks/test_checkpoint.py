@@ -82,3 +82,25 @@ def test_a_start_need_not_fit_and_the_log_warns_of_what_starts_fresh(log):
     assert content['state_dict']['head.weight'].shape == head.shape
     (record,) = log.records
     assert record.levelno == logging.WARNING and 'head.weight [5, 8] where the model has [3, 8]' in record.message
+
+
+@pytest.mark.parametrize(
+    ('classes', 'level'),
+    [
+        (['cat', 'dog', 'cow'], None), (['Cat', 'dog', 'cow'], None), (None, None), (['cat', 'dog', 'pig'], 'warning'),
+        (['dog', 'cat', 'cow'], 'error'), (['cow', 'pig', 'hen'], 'error'), (['hen', 'cat', 'dog', 'cow'], 'error'),
+    ],
+)  # fmt: skip
+def test_a_class_with_another_label_than_in_training_is_not_scored(log, classes, level):
+    content = {'state_dict': classifier(1).state_dict(), 'meta': {'dataset_meta': {'classes': ('cat', 'dog', 'cow')}}}
+    if level == 'error':
+        with pytest.raises(
+            CheckpointError, match='a.pth was trained with the classes cat, dog, cow, but here they are'
+        ):
+            load(classifier(2), content, classes=classes)
+        return
+    load(classifier(2), content, classes=classes)
+    told = [record.message for record in log.records if record.levelno == logging.WARNING]
+    assert bool(told) == (level == 'warning') and all(
+        'here they are cat, dog, pig: if these are' in text for text in told
+    )

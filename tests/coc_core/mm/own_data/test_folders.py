@@ -24,6 +24,22 @@ def test_a_folder_of_images_alone_is_a_class_whatever_its_name(tmp_path):
         phase_folders(tmp_path)
 
 
+@pytest.mark.parametrize('folders', [('training_set/cat', 'test_set/cat'), ('train', 'test')])
+def test_folders_that_all_say_a_phase_are_no_classes(tmp_path, folders):
+    for name in folders:
+        (tmp_path / name).mkdir(parents=True)
+    names = ' and '.join(sorted(name.removesuffix('/cat') for name in folders))
+    with pytest.raises(UserError, match=f'has {names}, which say train, val or test and are no classes: call them'):
+        phase_folders(tmp_path)
+
+
+def test_a_validation_folder_of_images_alone_beside_training_folders_is_a_mistake(tmp_path):
+    for name in ('train/cat', 'val', 'test'):
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=f'{tmp_path}/val has no folders in it, unlike {tmp_path}/train'):
+        phase_folders(tmp_path)
+
+
 def test_files_are_found_by_their_suffix_in_any_case_and_hidden_ones_are_not(tmp_path):
     for name in ('b.JPG', 'deep er/ä.jpg', '.c.jpg', 'd.txt', '__MACOSX/e.jpg'):
         (tmp_path / name).parent.mkdir(exist_ok=True)

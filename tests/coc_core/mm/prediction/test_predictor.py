@@ -82,3 +82,9 @@ def test_a_sample_that_the_model_refuses_leaves_its_batch(checkpoint, pictures, 
 def test_a_task_that_says_nothing_of_predictions():
     with pytest.raises(UserError, match='of the scope mmengine: set `predictions` of its Task'):
         _predictions_of(Task())
+
+
+def test_classes_in_another_order_than_the_checkpoints_are_an_error(checkpoint):
+    turned = {'test_dataloader.dataset.metainfo.classes': NAMES[::-1]}
+    with pytest.raises(UserError, match='model.pth was trained with the classes number 0, .* from label 0 on'):
+        Predictor.from_config(CONFIG, checkpoint, turned, device='cpu')
