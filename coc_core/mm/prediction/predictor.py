@@ -34,6 +34,7 @@ from coc_core.mm.prediction.samples import (
     collate_function,
     start_worker,
 )
+from coc_core.mm.requirements import quiet_imports
 from coc_core.mm.task import Task, task_of, test_dataset
 from coc_core.mm.trained_classes import check_trained_classes
 
@@ -263,7 +264,7 @@ def _classes(cfg: Config, checkpoint: Any) -> dict[str, Any]:
     dataset = test_dataset(cfg)
     while dataset.get('datasets'):
         dataset = dataset.datasets[0]
-    with DATASETS.switch_scope_and_registry(None) as registry:
+    with quiet_imports(), DATASETS.switch_scope_and_registry(None) as registry:
         kind = registry.get(dataset.type) if isinstance(dataset.get('type'), str) else dataset.get('type')
         try:
             known = dict(registry.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo)
