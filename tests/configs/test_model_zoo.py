@@ -46,7 +46,7 @@ def test_numbers_are_those_of_the_config(zoo, path):
     assert entry.metadata.parameters == sum(parameter.numel() for parameter in model.parameters())
     results = entry.results or []
     published = re.search(r'Published.*?: (?!none)(.*)', ast.get_docstring(ast.parse(path.read_text())))
-    ours = 'digits' in path.stem or 'fashion-mnist' in path.stem
+    ours = any(data in path.stem for data in ('digits', 'stamps', 'fashion-mnist'))
     assert bool(results) == bool(published or ours)
     if results:
         source = entry.metadata.data['Source']

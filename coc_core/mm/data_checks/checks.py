@@ -80,6 +80,8 @@ def _truth_problems(cfg: Config, phase: str) -> Iterator[Problem]:
 def _missing_data(phase: str, path: str) -> str:
     if 'data/digits' in path.replace(osp.sep, '/'):
         remedy = 'make it with `python tools/dataset_converters/make_digits_data.py`'
+    elif 'data/stamps' in path.replace(osp.sep, '/'):
+        remedy = 'make it with `python tools/dataset_converters/make_digits_data.py --source stamps --out data/stamps`'
     elif 'data/imagenet-shards' in path.replace(osp.sep, '/'):
         remedy = 'make it with `python tools/dataset_converters/shard_imagenet.py`'
     else:

@@ -114,6 +114,9 @@ def test_a_missing_folder_is_named_with_its_remedy(maps, tmp_path):
     remedy = 'data/digits/x does not exist: make it with `python tools/dataset_converters/make_digits_data'
     with pytest.raises(UserError, match=remedy):
         check_data(maps, ['val'])
+    maps.val_dataloader.dataset.dataset.data_root = 'data/stamps/x'
+    with pytest.raises(UserError, match='make_digits_data.py --source stamps --out data/stamps`'):
+        check_data(maps, ['val'])
 
 
 def test_the_tool_lists_every_problem(coco, tmp_path, content):
