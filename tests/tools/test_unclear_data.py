@@ -63,6 +63,13 @@ class TestDetection:
         with pytest.raises(UserError, match="has the image 3 with the width '96': write a whole number of pixels.$"):
             detection.plan(request_for('data'))
 
+    def test_a_category_with_objects_outside_of_training_alone_is_never_learned(self):
+        own_data.coco(Path('data'), (0, 2, 4), 'train.json')
+        own_data.coco(Path('data'), (6, 7), 'val.json')
+        unused, unlearned = detection.plan(request_for('data')).notes
+        assert unused == 'categories without an object are left out: shapes'
+        assert unlearned.startswith('data/train.json has no object of square, which validation or test have: ')
+
 
 class TestSegmentation:
     @pytest.mark.parametrize(

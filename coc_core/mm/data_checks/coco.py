@@ -100,7 +100,8 @@ def _category_problems(listing: Listing, place: str, classes: Sequence[str]) -> 
         yield Problem(
             place,
             f'orders its categories {shown(order)}, metainfo {shown(classes)}, and mmdet numbers labels in the '
-            "file's order: write dataset.metainfo.classes in that order",
+            "file's order: write dataset.metainfo.classes in that order, or where another file of the config has the "
+            "order of metainfo, reorder this file's list categories (their ids may stay)",
         )
     unlisted = {key: name for key, name in listing.categories.items() if name not in classes}
     ids = [entry.get('category_id') for entry in listing.annotations]
