@@ -17,6 +17,7 @@ from coc_core.mm.data_checks.inspection import (
     Sample,
     class_names,
     dataset_class,
+    home_problems,
     path_below,
     shown,
     transforms_of,
@@ -37,6 +38,7 @@ def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> N
     folder = path_below(dataset, (dataset.get('data_prefix') or {}).get('img', ''))
     content = read(ann_file)
     problems = inspection.problems
+    inspection.problems.extend(home_problems(dataset))
     if isinstance(content, Problem):
         problems.append(content)
         return
