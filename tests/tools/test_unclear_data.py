@@ -114,6 +114,15 @@ class TestSegmentation:
         with pytest.raises(UserError, match='data has Masks and SegmentationClass, which can both be meant: keep one'):
             segmentation.folders_of(Path('data'))
 
+    def test_maps_that_begin_at_1_for_training_and_at_0_for_validation_are_a_question(self):
+        own_data.label_maps(Path('data'), range(4), 'train', first=1)
+        own_data.label_maps(Path('data'), range(4), 'val', first=1)
+        Path('data/classes.txt').write_text('nothing\ncircle\nsquare\n')
+        segmentation.plan(request_for('data'))
+        own_data.label_maps(Path('data'), range(4), 'val')
+        with pytest.raises(UserError, match='data/masks/train begin at 1, but data/masks/val/ö 0.PNG holds 0: number'):
+            segmentation.plan(request_for('data'))
+
 
 class TestClassification:
     def test_folders_beside_those_of_phases_are_told(self):
