@@ -10,6 +10,8 @@ from mmengine.runner import Runner
 from mmpretrain.engine.hooks import VisualizationHook
 from mmpretrain.registry import HOOKS
 
+from coc_core.files import folder_below
+
 
 @HOOKS.register_module()
 class FolderedPicturesHook(VisualizationHook):  # type: ignore[misc]
@@ -31,10 +33,3 @@ class FolderedPicturesHook(VisualizationHook):  # type: ignore[misc]
             # The last batch may be smaller, so that mmpretrain would count its images from another number on.
             self._draw_samples(batch_idx * loader.batch_size + place, {'inputs': [image]}, [sample])
         self.out_dir = folder
-
-
-def folder_below(root: str, path: str) -> str:
-    """Return the folder of a file within a root; of one elsewhere all folders above it."""
-    folder = osp.dirname(osp.abspath(path))
-    below = osp.relpath(folder, osp.abspath(root)) if root else osp.pardir
-    return folder.lstrip(osp.sep) if below.startswith(osp.pardir) else osp.normpath(below)
