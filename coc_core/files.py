@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import os.path as osp
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -100,3 +101,10 @@ def project_folder() -> Path:
     """Return the folder that holds ``configs/`` and ``model-index.yml``: the checkout, or a wheel's copy of them."""
     package = Path(__file__).parent
     return package.parent if (package.parent / 'model-index.yml').is_file() else package / '.mim'
+
+
+def folder_below(root: str, path: str) -> str:
+    """Return the folder of a file within a root; of one elsewhere all folders above it."""
+    folder = osp.dirname(osp.abspath(path))
+    below = osp.relpath(folder, osp.abspath(root)) if root else osp.pardir
+    return folder.lstrip(osp.sep) if below.startswith(osp.pardir) else osp.normpath(below)

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from coc_core.checkpoints.layouts import DETECTION
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.coco_lists import listing_of, read
+from coc_core.mm.data_checks.inspection import shown
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.own_data.config_text import (
     assigned,
@@ -87,6 +88,7 @@ class Data:
         counts: Images of each phase.
         example: An image for validation.
         files: Annotation files to be written.
+        unlearned: Categories that have objects in other files than that for training alone.
     """
 
     train: CocoFile
@@ -95,6 +97,7 @@ class Data:
     counts: dict[str, int]
     example: Path
     files: Mapping[Path, Writer] = field(default_factory=dict)
+    unlearned: Sequence[str] = ()
 
 
 def plan(request: DataRequest) -> Plan:
@@ -126,7 +129,7 @@ def plan(request: DataRequest) -> Plan:
     }
     summary = f'{arch} from {start.words} on {request.data}: {found}.'
     text = head(request, BASE, summary, variables) + _body(request, start, data, masks)
-    notes = list(_notes(data.train, classes, masks=masks))
+    notes = list(_notes(data, classes, masks=masks))
     return Plan(text + training(base, start, decayed=True), summary, epochs, data.example, data.files, notes)
 
 
@@ -145,7 +148,9 @@ def arranged(request: DataRequest) -> Data:
     counts = {phase: len(file.content['images']) for phase, file in files.items()}
     if 'val' in files:
         example = files['val'].images / files['val'].content['images'][0]['file_name']
-        return Data(train, paths, images, counts, example)
+        elsewhere = [name for file in files.values() for name in file.classes()]
+        unlearned = [name for name in dict.fromkeys(elsewhere) if name not in train.classes()]
+        return Data(train, paths, images, counts, example, unlearned=unlearned)
     writers: dict[Path, Writer] = {}
     sides = split_by_images(train)
     for phase, places in zip(('train', 'val'), sides, strict=True):
@@ -286,11 +291,17 @@ def _write_json(content: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(content), encoding='utf-8')
 
 
-def _notes(file: CocoFile, classes: Sequence[str], *, masks: bool) -> list[str]:
-    unused = [str(category['name']) for category in file.content['categories'] if category['name'] not in classes]
+def _notes(data: Data, classes: Sequence[str], *, masks: bool) -> list[str]:
+    names = [str(category['name']) for category in data.train.content['categories']]
+    unused = [name for name in names if name not in classes and name not in data.unlearned]
     notes = []
     if unused:
-        notes.append(f'categories without an object are left out: {", ".join(unused[:10])}')
+        notes.append(f'categories without an object are left out: {shown(unused, 10)}')
+    if data.unlearned:
+        notes.append(
+            f'{data.train.path} has no object of {shown(data.unlearned, 10)}, which validation or test have: what has '
+            'none is never learned and not measured'
+        )
     if not masks:
         notes.append('not every object has a segmentation, so boxes alone are learned, without masks')
     return notes

@@ -65,8 +65,14 @@ class DetectionTask(Task):
     def show_predictions(
         self, cfg: Config, *, window: bool, folder: str | None, interval: int, wait_time: float
     ) -> None:
-        """Have mmdet's hook draw every image."""
-        visualization_hook(cfg).update(draw=True, show=window, wait_time=wait_time, test_out_dir=folder)
+        """Have every image drawn, in folders like those of the images."""
+        # What trains has no use for it.
+        from mmdet_plugin.pictures import FolderedDetPicturesHook
+
+        hook = visualization_hook(cfg)
+        hook.update(draw=True, show=window, wait_time=wait_time, test_out_dir=folder)
+        if hook.type == 'DetVisualizationHook':
+            hook.type = FolderedDetPicturesHook.__name__
 
     def inspect(self, inspection: Inspection, dataset: Mapping[str, Any], *, files: bool) -> None:
         """Check COCO annotation files; of other data sets the images alone."""

@@ -11,6 +11,7 @@ from mmpretrain.registry import DATASETS
 from torch import nn
 
 from coc_core.checkpoints.layouts import CLASSIFICATION
+from coc_core.errors import UserError
 from coc_core.mm.data_checks import class_folders, image_lists
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class
 from coc_core.mm.data_checks.problems import Problem
@@ -56,8 +57,25 @@ class ClassificationTask(Task):
     def show_predictions(
         self, cfg: Config, *, window: bool, folder: str | None, interval: int, wait_time: float
     ) -> None:
-        """Have mmpretrain's hook draw every ``interval``-th image."""
-        visualization_hook(cfg).update(enable=True, show=window, wait_time=wait_time, out_dir=folder, interval=interval)
+        """Have every ``interval``-th image drawn, in folders like those of the images."""
+        # What trains has no use for it.
+        from mmpretrain_plugin.pictures import FolderedPicturesHook
+
+        hook = visualization_hook(cfg)
+        hook.update(enable=True, show=window, wait_time=wait_time, out_dir=folder, interval=interval)
+        hook.type = FolderedPicturesHook.__name__
+
+    def check_augmentation(self, cfg: Config) -> None:
+        """Check that no augmented copies are to be drawn, at which mmpretrain stops.
+
+        Raises:
+            UserError: They are.
+        """
+        if ((cfg.get('default_hooks') or {}).get('visualization') or {}).get('enable'):
+            raise UserError(
+                '--tta: mmpretrain draws no augmented copies. Leave out --show and --show-dir, or draw with '
+                'tools/predict.py --tta.'
+            )
 
     def inspect(self, inspection: Inspection, dataset: Mapping[str, Any], *, files: bool) -> None:
         """Check class folders, and files that list images; of other data sets the images alone."""

@@ -109,6 +109,7 @@ def plan(request: DataRequest) -> Plan:
     found = {phase: paired(*folders) for phase, folders in folders_of(request.data).items()}
     values = values_of(found['train'])
     labels = labels_of(request, {value for seen in values for value in seen})
+    check_numbering(found, values, labels)
     phases = phases_of(found, values)
     arch = request.arch or 'coc_small'
     start = start_of_images(request.checkpoint, arch, SEGMENTATION)
@@ -308,6 +309,28 @@ def labels_of(request: DataRequest, values: set[float]) -> Labels:
             f'{have}, but there are {len(classes)} classes ({shown(classes, 10)}): name one for each label.'
         )
     return Labels(classes, zero_is_none)
+
+
+def check_numbering(found: Mapping[str, Pairs], values: Sequence[Sequence[float]], labels: Labels) -> None:
+    """Check that maps of other phases do not begin at 0 where those for training begin at 1 and never hold a 0.
+
+    Args:
+        found: The pairs of the phases that are there.
+        values: The values in each label map for training.
+        labels: What they mean.
+
+    Raises:
+        UserError: Some do: either 0 is no class there, or all their labels are one less.
+    """
+    if not labels.zero_is_none or any(0 in seen for seen in values):
+        return
+    for pairs in (pairs for phase, pairs in found.items() if phase != 'train'):
+        place = next((place for place, seen in enumerate(values_of(pairs)) if 0 in seen), None)
+        if place is not None:
+            raise UserError(
+                f'The label maps in {found["train"].maps} begin at 1, but {pairs.label_map(place)} holds 0: number '
+                f'both alike, with {NO_LABEL} where there is no label.'
+            )
 
 
 def _body(

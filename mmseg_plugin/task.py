@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import mmseg
@@ -11,12 +11,16 @@ from torch import nn
 
 from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
-from coc_core.mm.data_checks.inspection import Inspection
+from coc_core.mm.data_checks.checks import datasets_of
+from coc_core.mm.data_checks.inspection import Inspection, transforms_of
+from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.task import Task, visualization_hook
 
 if TYPE_CHECKING:
     from coc_core.mm.own_data.plan import DataRequest, Plan
     from mmseg_plugin.predictions import PixelPredictions
+
+_IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
 
 
 class SegmentationTask(Task):
@@ -69,8 +73,30 @@ class SegmentationTask(Task):
         """Check images with their label maps; of other data sets the images alone."""
         if label_maps.has_maps(dataset):
             label_maps.inspect(inspection, self.scope, dataset)
-        else:
-            super().inspect(inspection, dataset, files=files)
+            return
+        loads = any(step.get('type') == 'LoadAnnotations' for step in transforms_of(dataset.get('pipeline')))
+        if dataset.get('type') == 'BaseSegDataset' and loads:
+            what = 'has no folder of label maps, which its pipeline loads: set dataset.data_prefix.seg_map_path'
+            inspection.problems.append(Problem(inspection.name, what))
+        super().inspect(inspection, dataset, files=files)
+
+    def config_problems(self, cfg: Config, phase: str) -> Iterator[Problem]:
+        """Yield parts that ignore another label than the others, and metrics that mmseg misses after the last image."""
+        evaluators = [] if phase == 'train' else _evaluators(cfg, phase)
+        for place, evaluator in evaluators:
+            asked = evaluator.get('iou_metrics') or []
+            unknown = [name for name in ([asked] if isinstance(asked, str) else asked) if name not in _IOU_METRICS]
+            if unknown:
+                yield Problem(f'{place}.iou_metrics', f'has {unknown[0]!r}: choose of {", ".join(_IOU_METRICS)}')
+        data = [(f'{phase} data', entry) for entry in datasets_of(cfg, phase) if 'ignore_index' in entry]
+        ignored = [(place, part.get('ignore_index', 255)) for place, part in (*data, *_heads(cfg), *evaluators)]
+        for place, label in ignored:
+            if label != ignored[0][1]:
+                yield Problem(
+                    f'ignore_index={label} of {place}',
+                    f'is not the {ignored[0][1]} of {ignored[0][0]}: what counts for nothing in one counts in the '
+                    'other, so set it to the same',
+                )
 
     def plan(self, request: DataRequest) -> Plan:
         """Plan a config for images with label maps."""
@@ -102,6 +128,24 @@ class SegmentationTask(Task):
             # Two classes may have one channel.
             return 1 if (part[key], classes) == (1, 2) else classes
         return needed
+
+
+def _evaluators(cfg: Config, phase: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the evaluators of a phase that compare label maps by areas, with their places."""
+    given = cfg.get(f'{phase}_evaluator')
+    listed = given if isinstance(given, (list, tuple)) else [given]
+    return [
+        (f'{phase}_evaluator', item) for item in listed if isinstance(item, Mapping) and item.get('type') == 'IoUMetric'
+    ]
+
+
+def _heads(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the heads of a config's model that score pixels, with their places."""
+    for key in ('decode_head', 'auxiliary_head'):
+        given = (cfg.get('model') or {}).get(key)
+        for head in given if isinstance(given, (list, tuple)) else [given]:
+            if isinstance(head, Mapping) and ('ignore_index' in head or _scores_pixels(str(head.get('type')))):
+                yield f'model.{key}', head
 
 
 def _scores_pixels(kind: str) -> bool:

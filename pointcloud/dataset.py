@@ -252,6 +252,8 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | Problem:
         return Problem(str(path), unreadable(error))
     if points.ndim != 3 or points.shape[-1] != 3 or not np.issubdtype(points.dtype, np.floating):
         return Problem(str(path), f"has 'data' of shape {points.shape} and type {points.dtype}, not floating [N, P, 3]")
+    if labels.shape == (len(points), 1):
+        return Problem(str(path), f"has 'label' of shape {labels.shape}: store it as {labels.shape[:1]}, label[:, 0]")
     if labels.shape != points.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         return Problem(
             str(path),

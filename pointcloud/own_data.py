@@ -131,6 +131,9 @@ def from_files(request: DataRequest) -> Data:
         found['val'] = found.pop('test')
     contents = {phase: _content(path) for phase, path in found.items()}
     labels = {phase: content[1] for phase, content in contents.items()}
+    for phase, numbers in labels.items():
+        if numbers.min() < 0:
+            raise UserError(f'{found[phase]} has the label {int(numbers.min())}: number classes 0, 1, 2, ...')
     highest = max(int(numbers.max()) for numbers in labels.values())
     classes = list(request.classes or map(str, range(highest + 1)))
     if highest >= len(classes):

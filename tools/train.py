@@ -80,7 +80,8 @@ def train(args: argparse.Namespace) -> None:
     loaded = training.starting_point(runner, args.resume, state)
     if loaded is not None:
         path, strict = loaded
-        runner.register_hook(LoadCheckpointHook(path, strict=strict))
+        classes = getattr(runner.train_dataloader.dataset, 'metainfo', {}).get('classes')
+        runner.register_hook(LoadCheckpointHook(path, strict=strict, classes=classes))
     if state is not None:
         runner.register_hook(FollowConfigHook())
     # A launcher that starts a training again repeats its options, and what is there then is this training's.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from torch import nn
 from coc_core.checkpoints.layouts import Layout, register_layout
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection, dataset_class, inspect_files
+from coc_core.mm.data_checks.problems import Problem
 
 if TYPE_CHECKING:
     from coc_core.mm.own_data.plan import DataRequest, Plan
@@ -105,6 +106,15 @@ class Task:
             kind.inspect(inspection, dataset)
         elif files:
             inspect_files(inspection, self.scope, dataset)
+
+    def config_problems(self, cfg: Config, phase: str) -> Iterator[Problem]:
+        """Yield what of a config would have the task's data learned or measured in another way than it says.
+
+        Args:
+            cfg: The config.
+            phase: Out of train, val, test.
+        """
+        yield from ()
 
     def plan(self, request: DataRequest) -> Plan:
         """Read a user's data and return what ``tools/new_config.py`` writes for a training on it.

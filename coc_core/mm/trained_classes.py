@@ -42,6 +42,26 @@ def check_trained_classes(content: Any, classes: Any, checkpoint: str) -> str | 
     return f'{checkpoint} {what}: if these are no new names for the same, its predictions count as other classes.'
 
 
+def reordered_classes(content: Any, classes: Any, checkpoint: str) -> str | None:
+    """Return a sentence where a training starts from the same classes in another order; None otherwise.
+
+    Other classes are what fine-tuning is for: they are none to tell.
+
+    Args:
+        content: The checkpoint as it was read.
+        classes: The names of the classes by label, as the data has them; anything else is passed over.
+        checkpoint: What messages call the checkpoint.
+    """
+    trained, wanted = _names(_inner(_inner(content, 'meta'), 'dataset_meta')), _names({'classes': classes})
+    if trained is None or wanted is None or trained == wanted or sorted(trained) != sorted(wanted):
+        return None
+    return (
+        f'{checkpoint} was trained with the same classes in another order, {shown(trained, 10)}, but here they are '
+        f'{shown(wanted, 10)}: its head is taken over and has to learn each label anew. Bring the classes and the data '
+        'into its order to keep what it knows.'
+    )
+
+
 def _inner(content: Any, key: str) -> Any:
     return content.get(key) if isinstance(content, Mapping) else None
 

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
+from mmengine.visualization import Visualizer
 from PIL import Image
 from torch.testing import assert_close
 
@@ -15,6 +16,7 @@ import mmdet_plugin  # noqa: F401
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection
 from coc_core.mm.task import task_of
+from mmdet_plugin.pictures import FolderedDetPicturesHook
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),
@@ -64,6 +66,23 @@ def test_pictures_are_shown_or_written(cfg):
     assert hook.draw and hook.show and hook.wait_time == 3 and hook.test_out_dir is None
     task_of(cfg).show_predictions(cfg, window=False, folder='/pictures', interval=5, wait_time=3)
     assert hook.draw and not hook.show and hook.test_out_dir == '/pictures'
+
+
+def test_images_of_one_name_have_pictures_of_their_own(tmp_path):
+    drawn = []
+    visualizer = SimpleNamespace(add_datasample=lambda *args, **given: drawn.append(given['out_file']))
+    Visualizer.get_instance('pictures')
+    hook = FolderedDetPicturesHook(draw=True, test_out_dir=str(tmp_path / 'shown'))
+    hook._visualizer = visualizer
+    samples = []
+    for name in ('left', 'right'):
+        (tmp_path / 'images' / name).mkdir(parents=True)
+        Image.new('RGB', (8, 8)).save(tmp_path / 'images' / name / '0.png')
+        samples.append(SimpleNamespace(img_path=str(tmp_path / 'images' / name / '0.png')))
+    dataset = SimpleNamespace(data_prefix=dict(img=str(tmp_path / 'images')))
+    runner = SimpleNamespace(work_dir='w', timestamp='t', test_dataloader=SimpleNamespace(dataset=dataset))
+    hook.after_test_iter(runner, 0, {}, samples)
+    assert drawn == [f'{tmp_path}/shown/{name}/0.png' for name in ('left', 'right')]
 
 
 def inspected(task, dataset, *, files):

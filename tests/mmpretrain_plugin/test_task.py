@@ -1,6 +1,7 @@
 """Classification in the tools: what changes in a config, and what its data is checked for."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
+from mmengine.visualization import Visualizer
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
+from mmpretrain.structures import DataSample
 from PIL import Image
 from torch import nn
 
@@ -17,6 +20,7 @@ import mmpretrain_plugin  # noqa: F401
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection
 from coc_core.mm.task import task_of
+from mmpretrain_plugin.pictures import FolderedPicturesHook
 
 RESIZE = dict(type='Resize', scale=64)
 PIPELINE = [dict(type='LoadImageFromFile'), RESIZE, dict(type='PackInputs')]
@@ -55,6 +59,28 @@ def test_pictures_of_every_fifth_image(cfg):
     task_of(cfg).show_predictions(cfg, window=False, folder='/pictures', interval=5, wait_time=2)
     hook = cfg.default_hooks.visualization
     assert hook.enable and not hook.show and (hook.out_dir, hook.interval, hook.wait_time) == ('/pictures', 5, 2)
+
+
+def test_images_of_one_name_have_pictures_of_their_own():
+    drawn = []
+    Visualizer.get_instance('pictures')
+    hook = FolderedPicturesHook(enable=True, out_dir='shown', interval=2)
+    hook._visualizer = SimpleNamespace(visualize_cls=lambda **given: drawn.append(given['out_file']))
+    loader = SimpleNamespace(batch_size=3, dataset=SimpleNamespace(img_prefix='/data/val'))
+    paths = [f'/data/val/{name}/0.png' for name in ('ant', 'bee', 'cat', 'dog')] + ['/other/0.png']
+    samples = [DataSample(metainfo=dict(img_path=path)) for path in paths]
+    for i, part in enumerate((samples[:3], samples[3:])):
+        batch = dict(inputs=torch.zeros(len(part), 3, 8, 8))
+        hook.after_test_iter(SimpleNamespace(test_dataloader=loader), i, batch, part)
+    assert drawn == [f'shown/{name}/0.png_0.png' for name in ('ant', 'cat', 'other')]
+
+
+def test_augmented_copies_are_not_drawn(cfg):
+    task = task_of(cfg)
+    task.check_augmentation(cfg)
+    task.show_predictions(cfg, window=False, folder='/pictures', interval=5, wait_time=2)
+    with pytest.raises(UserError, match='--tta: mmpretrain draws no augmented copies'):
+        task.check_augmentation(cfg)
 
 
 def inspected(task, dataset, *, files):

@@ -83,3 +83,31 @@ def test_weights_that_stop_a_training_are_told_where_they_do(cfg):
         assert found is not None and 'WeightedCrossEntropyLoss' in found
     else:
         assert found is None
+
+
+def problems(phase='val', *, data=None, head=None, evaluator=None):
+    cfg = Config(
+        dict(
+            default_scope='mmseg',
+            model=dict(decode_head=dict(type='FPNHead', **(head or {}))),
+            val_dataloader=dict(dataset=dict(type='BaseSegDataset', **(data or {}))),
+            val_evaluator=dict(type='IoUMetric', **(evaluator or {})),
+        )
+    )
+    return [str(problem) for problem in task_of(cfg).config_problems(cfg, phase)]
+
+
+def test_a_label_that_counts_for_nothing_does_so_everywhere():
+    two = dict(ignore_index=2)
+    assert problems() == problems(data=two, head=two, evaluator=two) == problems(head=two, evaluator=two) == []
+    (told,) = problems(head=two)
+    assert told.startswith('ignore_index=255 of val_evaluator is not the 2 of model.decode_head: what counts for')
+    assert len(problems(data=two)) == 2 and len(problems(evaluator=two)) == 1
+    assert problems('train', evaluator=two) == []
+
+
+def test_an_unknown_metric_is_told_before_the_images_are_predicted():
+    assert problems(evaluator=dict(iou_metrics=['mIoU', 'mDice'])) == []
+    assert problems(evaluator=dict(iou_metrics=['mIou'])) == [
+        "val_evaluator.iou_metrics has 'mIou': choose of mIoU, mDice, mFscore."
+    ]

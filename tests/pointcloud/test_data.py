@@ -137,6 +137,10 @@ BAD = {
         r'scale75\.h5, cloud 14, has the label 15, but there are 15 classes',
     ),
     'shape': (lambda root: write(root, points=np.zeros((30, 40, 2))), r"'data' of shape \(30, 40, 2\)"),
+    'column': (
+        lambda root: write(root, labels=np.zeros((30, 1), int)),
+        r"'label' of shape \(30, 1\): store it as \(30,\), label\[:, 0\]",
+    ),
     'counts': (lambda root: write(root, points=np.zeros((29, 40, 3))), r"'label' of shape \(30,\)"),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import own_data
 import pytest
@@ -339,6 +340,13 @@ class TestPointCloud:
         assert points.shape == (12, 300, 3) and sorted(labels) == [0] * 6 + [1] * 6
         np.testing.assert_allclose(np.linalg.norm(points, axis=2).max(axis=1), 1, rtol=1e-5)
         np.testing.assert_allclose(points.max(axis=1) + points.min(axis=1), 0, atol=0.3)
+
+    def test_labels_below_zero_are_an_error(self, tmp_path, write):
+        own_data.hdf5(tmp_path / 'clouds.h5')
+        with h5py.File(tmp_path / 'clouds.h5', 'r+') as file:
+            file['label'][0] = -1
+        with pytest.raises(UserError, match=r'clouds.h5 has the label -1: number classes 0, 1, 2, \.\.\.$'):
+            write('pointcloud', 'clouds.h5')
 
     def test_weights_of_another_number_of_classes_are_started_from(self, tmp_path, write):
         import pointcloud

@@ -63,6 +63,13 @@ class TestDetection:
         with pytest.raises(UserError, match="has the image 3 with the width '96': write a whole number of pixels.$"):
             detection.plan(request_for('data'))
 
+    def test_a_category_with_objects_outside_of_training_alone_is_never_learned(self):
+        own_data.coco(Path('data'), (0, 2, 4), 'train.json')
+        own_data.coco(Path('data'), (6, 7), 'val.json')
+        unused, unlearned = detection.plan(request_for('data')).notes
+        assert unused == 'categories without an object are left out: shapes'
+        assert unlearned.startswith('data/train.json has no object of square, which validation or test have: ')
+
 
 class TestSegmentation:
     @pytest.mark.parametrize(
@@ -106,6 +113,15 @@ class TestSegmentation:
         own_data.label_maps(Path('data'), range(2), images='JPEGImages', maps='Masks')
         with pytest.raises(UserError, match='data has Masks and SegmentationClass, which can both be meant: keep one'):
             segmentation.folders_of(Path('data'))
+
+    def test_maps_that_begin_at_1_for_training_and_at_0_for_validation_are_a_question(self):
+        own_data.label_maps(Path('data'), range(4), 'train', first=1)
+        own_data.label_maps(Path('data'), range(4), 'val', first=1)
+        Path('data/classes.txt').write_text('nothing\ncircle\nsquare\n')
+        segmentation.plan(request_for('data'))
+        own_data.label_maps(Path('data'), range(4), 'val')
+        with pytest.raises(UserError, match='data/masks/train begin at 1, but data/masks/val/ö 0.PNG holds 0: number'):
+            segmentation.plan(request_for('data'))
 
 
 class TestClassification:

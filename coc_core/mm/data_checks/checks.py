@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path as osp
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import zip_longest
 from typing import Any
 
@@ -34,7 +35,11 @@ def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> 
             for path in _paths(dataset):
                 if not osp.exists(path):
                     raise UserError(_missing_data(phase, path))
-        for problem in (*rank_problems(cfg, task_of(cfg), phase), *_truth_problems(cfg, phase)):
+        task = task_of(cfg)
+        for problem in (
+            *rank_problems(cfg, task, phase), *_truth_problems(cfg, phase), *_name_problems(cfg, phase),
+            *task.config_problems(cfg, phase),
+        ):  # fmt: skip
             raise UserError(str(problem))
     for inspection in inspections(cfg, phases, files=False) if contents else ():
         errors = [problem for problem in inspection.problems if problem.level == 'error']
@@ -75,6 +80,15 @@ def _truth_problems(cfg: Config, phase: str) -> Iterator[Problem]:
         if isinstance(truth, str) and '://' not in truth and osp.realpath(osp.expanduser(truth)) != osp.realpath(read):
             what = f'but the {phase} data is of {read}: a model must be measured by the annotations of its data'
             yield Problem(f'{phase}_evaluator.ann_file={truth},', f'{what}, so set both')
+
+
+def _name_problems(cfg: Config, phase: str) -> Iterator[Problem]:
+    """Yield the entry of a metainfo that is nearly called ``classes``: it may hold anything, and nobody reads that."""
+    for dataset in datasets_of(cfg, phase):
+        metainfo = dataset.get('metainfo') or {}
+        near = [key for key in metainfo if get_close_matches(str(key).casefold(), ['classes'], cutoff=0.8)]
+        if near and 'classes' not in metainfo:
+            yield Problem(f'The metainfo of the {phase} data', f'has {near[0]!r}, which nobody reads: call it classes')
 
 
 def _missing_data(phase: str, path: str) -> str:

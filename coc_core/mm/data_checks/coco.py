@@ -17,6 +17,7 @@ from coc_core.mm.data_checks.inspection import (
     Sample,
     class_names,
     dataset_class,
+    home_problems,
     path_below,
     shown,
     transforms_of,
@@ -37,6 +38,7 @@ def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> N
     folder = path_below(dataset, (dataset.get('data_prefix') or {}).get('img', ''))
     content = read(ann_file)
     problems = inspection.problems
+    inspection.problems.extend(home_problems(dataset))
     if isinstance(content, Problem):
         problems.append(content)
         return
@@ -100,7 +102,8 @@ def _category_problems(listing: Listing, place: str, classes: Sequence[str]) -> 
         yield Problem(
             place,
             f'orders its categories {shown(order)}, metainfo {shown(classes)}, and mmdet numbers labels in the '
-            "file's order: write dataset.metainfo.classes in that order",
+            "file's order: write dataset.metainfo.classes in that order, or where another file of the config has the "
+            "order of metainfo, reorder this file's list categories (their ids may stay)",
         )
     unlisted = {key: name for key, name in listing.categories.items() if name not in classes}
     ids = [entry.get('category_id') for entry in listing.annotations]

@@ -10,7 +10,7 @@ from mmengine.fileio import list_from_file
 
 from coc_core.mm.data_checks.images import absent_files
 from coc_core.mm.data_checks.inspection import Inspection, open_file
-from coc_core.mm.data_checks.problems import Problem
+from coc_core.mm.data_checks.problems import Problem, repeated
 from coc_core.mm.loading import ImageLoader
 
 
@@ -42,6 +42,8 @@ def inspect(inspection: Inspection, dataset: Any, loader: ImageLoader | None) ->
             problems.append(Problem(where, what))
         elif labels.setdefault(name, label) != label:
             problems.append(Problem(where, f'gives {name} the label {label}, which has the label {labels[name]} above'))
+    if not inspection.training:
+        problems.extend(repeated(place, [parsed(line)[0] if dataset.with_label else line for line in lines]))
     if not lines:
         problems.append(Problem(place, 'lists no images'))
     paths = [Path(dataset.img_prefix, name) for name in labels]

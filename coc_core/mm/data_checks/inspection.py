@@ -136,6 +136,15 @@ def path_below(dataset: Mapping[str, Any], path: str) -> Path:
     return Path(osp.expanduser(osp.join(dataset.get('data_root') or '', path)))
 
 
+def home_problems(dataset: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the path of a data set that begins with ``~``, which mmengine, mmdet and mmseg take as it stands."""
+    prefix = dataset.get('data_prefix')
+    below = prefix.values() if isinstance(prefix, Mapping) else [prefix]
+    for path in (dataset.get('data_root'), dataset.get('ann_file'), *below):
+        if isinstance(path, str) and path.startswith('~'):
+            yield Problem(path, f'is no path to this data set: write {osp.expanduser(path)}')
+
+
 def shown(names: Sequence[Any], most: int = 5) -> str:
     """Return names as part of a sentence, and of many the first."""
     return ', '.join(map(str, names[:most])) + (', ...' if len(names) > most else '')

@@ -14,8 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from coc_core.mm.data_checks.images import read_pixels, size_problems
-from coc_core.mm.data_checks.inspection import Inspection, Sample, class_names, dataset_class, path_below, shown
-from coc_core.mm.data_checks.problems import Problem
+from coc_core.mm.data_checks.inspection import (
+    Inspection,
+    Sample,
+    class_names,
+    dataset_class,
+    home_problems,
+    path_below,
+    shown,
+)
+from coc_core.mm.data_checks.problems import Problem, repeated
 from coc_core.mm.loading import ImageLoader, LabelMapLoader, image_loader, label_map_loader
 
 
@@ -64,6 +72,15 @@ def pairs(folders: Folders, ann_file: Path | None) -> list[tuple[Path, Path]]:
         files = sorted(folders.images.rglob(f'*{folders.image_suffix}'))
         names = [str(file.relative_to(folders.images)).removesuffix(folders.image_suffix) for file in files]
     return [(folders.images / f'{n}{folders.image_suffix}', folders.maps / f'{n}{folders.map_suffix}') for n in names]
+
+
+def list_problems(ann_file: Path, *, training: bool) -> Iterator[Problem]:
+    """Yield what is wrong with the lines of a list of images; one that is twice there may be meant so in training."""
+    lines = [line.strip() for line in ann_file.read_text().splitlines()]
+    if '' in lines:
+        yield Problem(f'{ann_file}, line {lines.index("") + 1},', 'is empty: remove it')
+    if not training:
+        yield from repeated(str(ann_file), [line for line in lines if line])
 
 
 def pairing_problems(folders: Folders, found: list[tuple[Path, Path]], *, listed: bool) -> Iterator[Problem]:
@@ -171,6 +188,9 @@ def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> N
         inspection.problems.append(Problem(kind.__name__, what))
     ann_file = path_below(dataset, dataset['ann_file']) if dataset.get('ann_file') else None
     found = pairs(folders, ann_file)
+    inspection.problems.extend(home_problems(dataset))
+    if ann_file is not None and ann_file.is_file():
+        inspection.problems.extend(list_problems(ann_file, training=inspection.training))
     inspection.files = [image for image, _ in found]
     inspection.problems.extend(pairing_problems(folders, found, listed=ann_file is not None))
     rule = label_rule(kind, arguments)

@@ -11,7 +11,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from coc_core import checkpoints
-from coc_core.mm.trained_classes import check_trained_classes
+from coc_core.mm.trained_classes import check_trained_classes, reordered_classes
 
 
 class LoadCheckpointHook(Hook):
@@ -20,7 +20,7 @@ class LoadCheckpointHook(Hook):
     Args:
         path: The name that messages give the checkpoint.
         strict: Whether everything must fit; otherwise what does not is named in a warning.
-        classes: The names of the classes that predictions are compared with, by label.
+        classes: The names of the classes of the data, by label. A start that need not fit may have others.
 
     Raises:
         CheckpointError: In ``after_load_checkpoint``, where the checkpoint cannot be read, must fit and does not, or
@@ -39,8 +39,9 @@ class LoadCheckpointHook(Hook):
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        if renamed := check_trained_classes(checkpoint, self.classes, self.path):
-            runner.logger.warning(renamed)
+        compared = check_trained_classes if self.strict else reordered_classes
+        if told := compared(checkpoint, self.classes, self.path):
+            runner.logger.warning(told)
         report = checkpoints.load_content(model, checkpoint, self.path, strict=self.strict)
         runner.logger.log(logging.WARNING if report.problems else logging.INFO, str(report))
         # What mmengine takes over now, under whatever names the file has.

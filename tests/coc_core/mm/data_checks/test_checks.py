@@ -50,6 +50,24 @@ def test_classes_may_be_in_a_file_that_is_read_as_mmengine_reads_it(coco, conten
         check_data(cfg, ['train'])
 
 
+@pytest.mark.parametrize('key', ['CLASSES', 'clases'])
+def test_classes_by_another_name_are_an_error(maps, key):
+    dataset = maps.train_dataloader.dataset
+    dataset.metainfo = {key: dataset.metainfo.classes}
+    with pytest.raises(UserError, match=f"The metainfo of the train data has '{key}', which nobody reads: call it"):
+        check_data(maps, ['train'])
+
+
+@pytest.mark.parametrize('layout', ['coco', 'maps'])
+def test_a_home_folder_that_nobody_expands_is_written_out(layout, request, content, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    cfg = request.getfixturevalue(layout)
+    cfg = cfg(content) if layout == 'coco' else cfg
+    cfg.train_dataloader.dataset.data_root = '~'
+    with pytest.raises(UserError, match=f'^~ is no path to this data set: write {tmp_path}'):
+        check_data(cfg, ['train'])
+
+
 def test_another_order_of_classes_in_another_phase_is_an_error(coco, content):
     cfg = coco(content)
     cfg.val_dataloader = dict(dataset=dict(cfg.train_dataloader.dataset, metainfo=dict(classes=['dog', 'cat'])))

@@ -29,7 +29,10 @@ def change(key, index, **entries):
         (lambda content: content['annotations'].clear(), 'instances.json has an empty list of annotations'),
         (remove('categories'), 'instances.json is not in COCO format: it has no list categories'),
         (change('categories', 1, name='cow'), r"has no category 'dog' \(1 of the 2 classes .* categories cat, cow\)"),
-        (lambda content: content['categories'].reverse(), 'orders its categories dog, cat, metainfo cat, dog'),
+        (
+            lambda content: content['categories'].reverse(),
+            r"orders its categories dog, cat, metainfo cat, dog.* reorder this file's list categories",
+        ),
         (change('categories', 1, name=' Dog'), r"has no category 'dog', which it writes ' Dog' \(1 of the 2 classes"),
         (
             lambda content: content['categories'].append(dict(id=30, name='cat')),

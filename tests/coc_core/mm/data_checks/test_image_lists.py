@@ -55,6 +55,14 @@ def test_each_wrong_line_is_named(cfg, tmp_path, line, sentence):
     assert problems == [sentence]
 
 
+def test_an_image_that_is_measured_twice_is_told(cfg, tmp_path):
+    assert found(cfg, tmp_path, 'a.jpg 0\nb c.jpg 1\na.jpg 0\n')[1] == []
+    cfg.val_dataloader = cfg.train_dataloader
+    (inspection,) = inspections(cfg, ['val'], files=False)
+    (problem,) = inspection.problems
+    assert problem.level == 'warning' and 'lists 1 images more than once, first a.jpg' in str(problem)
+
+
 def test_a_label_without_a_sample_is_named(cfg, tmp_path):
     _, problems = found(cfg, tmp_path, 'a.jpg 0\n')
     assert problems == ['list.txt has no sample of 1 of the classes (dog): what has none cannot be learned.']

@@ -120,3 +120,20 @@ def test_classes_that_a_data_set_does_not_know(maps):
     maps.train_dataloader.dataset.type = 'ADE20KDataset'
     with pytest.raises(UserError, match=r"ADE20KDataset knows no class 'nothing'.*BaseSegDataset"):
         check_data(maps, ['train'])
+
+
+def test_an_empty_line_and_an_image_that_is_measured_twice_are_told(maps, tmp_path):
+    (tmp_path / 'list.txt').write_text('0\n1\n0\n\n')
+    maps.train_dataloader.dataset.ann_file = 'list.txt'
+    maps.val_dataloader = maps.train_dataloader
+    (train,), (val,) = (inspections(maps, [phase], files=False) for phase in ('train', 'val'))
+    empty = ('error', f'{tmp_path}/list.txt, line 4, is empty: remove it.')
+    assert [(problem.level, str(problem)) for problem in train.problems] == [empty]
+    (first, second) = [(problem.level, str(problem)) for problem in val.problems]
+    assert first == empty and second[0] == 'warning' and 'lists 1 images more than once, first 0' in second[1]
+
+
+def test_a_training_without_a_folder_of_maps_is_an_error(maps):
+    del maps.train_dataloader.dataset.data_prefix['seg_map_path']
+    with pytest.raises(UserError, match='has no folder of label maps, which its pipeline loads'):
+        check_data(maps, ['train'])

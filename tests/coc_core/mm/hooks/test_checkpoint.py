@@ -104,3 +104,15 @@ def test_a_class_with_another_label_than_in_training_is_not_scored(log, classes,
     assert bool(told) == (level == 'warning') and all(
         'here they are cat, dog, pig: if these are' in text for text in told
     )
+
+
+@pytest.mark.parametrize(
+    ('classes', 'told'), [(['dog', 'cat', 'cow'], True), (['cat', 'dog', 'cow'], False), (['cow', 'pig', 'hen'], False)]
+)
+def test_a_start_of_the_same_classes_in_another_order_is_told(log, classes, told):
+    content = {'state_dict': classifier(1).state_dict(), 'meta': {'dataset_meta': {'classes': ('cat', 'dog', 'cow')}}}
+    load(classifier(2), content, strict=False, classes=classes)
+    warnings = [record.message for record in log.records if record.levelno == logging.WARNING]
+    assert [text.startswith('a.pth was trained with the same classes in another order') for text in warnings] == (
+        [True] if told else []
+    )
