@@ -11,7 +11,6 @@ from torch import nn
 
 from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
-from coc_core.mm.data_checks.checks import datasets_of
 from coc_core.mm.data_checks.inspection import Inspection, transforms_of
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.task import Task, visualization_hook
@@ -82,6 +81,9 @@ class SegmentationTask(Task):
 
     def config_problems(self, cfg: Config, phase: str) -> Iterator[Problem]:
         """Yield parts that ignore another label than the others, and metrics that mmseg misses after the last image."""
+        # Only what checks data needs it.
+        from coc_core.mm.data_checks.checks import datasets_of
+
         evaluators = [] if phase == 'train' else _evaluators(cfg, phase)
         for place, evaluator in evaluators:
             asked = evaluator.get('iou_metrics') or []
