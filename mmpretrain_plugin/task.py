@@ -63,7 +63,8 @@ class ClassificationTask(Task):
 
         hook = visualization_hook(cfg)
         hook.update(enable=True, show=window, wait_time=wait_time, out_dir=folder, interval=interval)
-        hook.type = FolderedPicturesHook.__name__
+        if hook.type == 'VisualizationHook':
+            hook.type = FolderedPicturesHook.__name__
 
     def check_augmentation(self, cfg: Config) -> None:
         """Check that no augmented copies are to be drawn, at which mmpretrain stops.

@@ -11,7 +11,7 @@ from torch import nn
 
 from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
-from coc_core.mm.data_checks.inspection import Inspection, transforms_of
+from coc_core.mm.data_checks.inspection import Inspection, datasets_of, evaluators_of, transforms_of
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.task import Task, visualization_hook
 
@@ -81,10 +81,8 @@ class SegmentationTask(Task):
 
     def config_problems(self, cfg: Config, phase: str) -> Iterator[Problem]:
         """Yield parts that ignore another label than the others, and metrics that mmseg misses after the last image."""
-        # Only what checks data needs it.
-        from coc_core.mm.data_checks.checks import datasets_of
-
-        evaluators = [] if phase == 'train' else _evaluators(cfg, phase)
+        compared = [] if phase == 'train' else evaluators_of(cfg, phase)
+        evaluators = [(f'{phase}_evaluator', item) for item in compared if item.get('type') == 'IoUMetric']
         for place, evaluator in evaluators:
             asked = evaluator.get('iou_metrics') or []
             unknown = [name for name in ([asked] if isinstance(asked, str) else asked) if name not in _IOU_METRICS]
@@ -130,15 +128,6 @@ class SegmentationTask(Task):
             # Two classes may have one channel.
             return 1 if (part[key], classes) == (1, 2) else classes
         return needed
-
-
-def _evaluators(cfg: Config, phase: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the evaluators of a phase that compare label maps by areas, with their places."""
-    given = cfg.get(f'{phase}_evaluator')
-    listed = given if isinstance(given, (list, tuple)) else [given]
-    return [
-        (f'{phase}_evaluator', item) for item in listed if isinstance(item, Mapping) and item.get('type') == 'IoUMetric'
-    ]
 
 
 def _heads(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -22,4 +22,5 @@ _dataset = dict(data_root=data_root, metainfo=dict(classes=classes, palette=pale
 train_dataloader = dict(dataset=dict(**_dataset, pipeline=train_pipeline))
 val_dataloader = dict(dataset=_dataset)
 test_dataloader = dict(dataset=_dataset)
+# Half the rate of the digits: the one that it was measured with.
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

@@ -15,7 +15,7 @@ from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError
 from coc_core.files import replacing
 from coc_core.mm.augmentation import augmentation
-from coc_core.mm.data_checks.checks import datasets_of
+from coc_core.mm.data_checks.inspection import innermost_datasets
 from coc_core.mm.task import add_evaluator, task_of, test_dataset
 
 _METRIC_ENDINGS = ('.json', '.yaml', '.yml', '.pkl')
@@ -77,10 +77,9 @@ def _augment(cfg: Config) -> None:
     """Wrap the model and its test pipeline for test-time augmentation, as the task's stock tool does."""
     model, pipeline = augmentation(cfg)
     cfg.model = ConfigDict(**model, module=cfg.model)
-    for dataset in datasets_of(cfg, 'test'):
-        # What wraps or joins others has no pipeline of its own.
-        if not {'dataset', 'datasets'} & set(dataset):
-            dataset['pipeline'] = pipeline  # type: ignore[index]
+    # What wraps or joins others has no pipeline of its own.
+    for dataset in innermost_datasets(cfg, 'test'):
+        dataset['pipeline'] = pipeline  # type: ignore[index]
 
 
 def save_metrics(metrics: dict[str, float], args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import torch
 from mmengine.dataset import Compose
 
 from coc_core.errors import UserError, during
-from coc_core.mm.data_checks.images import read_pixels
+from coc_core.mm.data_checks.images import annotated_size_difference, read_pixels
 from coc_core.mm.data_checks.label_maps import (
     LabelRule,
     channel_difference,
@@ -76,7 +76,8 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
             if result is None:
                 return None
             if None not in size and 'ori_shape' in result:
-                _check_size(size, tuple(result['ori_shape'][:2]), files['img_path'])
+                if what := annotated_size_difference(tuple(result['ori_shape'][:2]), size):
+                    raise UserError(f'{name} {what} ({_TOOL}).')
                 size = (None, None)
             if unchecked and 'gt_seg_map' in result:
                 unchecked = False
@@ -114,12 +115,6 @@ class CheckedPipeline(Compose):  # type: ignore[misc]
             pixels = read_pixels(Path(files[key]), load) if key in files else None
             if isinstance(pixels, Problem):
                 raise UserError(f'{str(pixels).rstrip(".")} ({_TOOL}).') from error
-
-
-def _check_size(listed: tuple[Any, ...], actual: tuple[int, ...], image: str) -> None:
-    if listed != actual:
-        what = f'has {actual[1]}x{actual[0]} pixels, its annotations are for {listed[1]}x{listed[0]}'
-        raise UserError(f'{image} {what} ({_TOOL}).')
 
 
 def _unusable(label_map: Any, what: str) -> UserError:

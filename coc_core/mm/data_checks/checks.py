@@ -13,9 +13,25 @@ from mmengine.config import Config
 
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.class_counts import count_problems, model_classes, rank_problems
-from coc_core.mm.data_checks.inspection import Inspection, class_names, dataset_class, is_remote, path_below, shown
+from coc_core.mm.data_checks.inspection import (
+    Inspection,
+    class_names,
+    dataset_class,
+    datasets_of,
+    evaluators_of,
+    innermost_datasets,
+    is_remote,
+    path_below,
+    shown,
+)
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.task import Task, task_of
+
+_MADE_BY = {
+    'data/digits': 'make_digits_data.py',
+    'data/stamps': 'make_digits_data.py --source stamps --out data/stamps',
+    'data/imagenet-shards': 'shard_imagenet.py',
+}
 
 
 def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> None:
@@ -69,14 +85,13 @@ def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
 
 def _truth_problems(cfg: Config, phase: str) -> Iterator[Problem]:
     """Yield the annotation file of an evaluator that is another than its data's: ids that fit would be scored."""
-    data = [dataset for dataset in datasets_of(cfg, phase) if not {'dataset', 'datasets'} & set(dataset)]
+    data = innermost_datasets(cfg, phase)
     # Of several data sets one file may hold the truth of all.
     if phase == 'train' or len(data) != 1 or not data[0].get('ann_file') or is_remote(data[0]):
         return
     read = path_below(data[0], data[0]['ann_file'])
-    given = cfg.get(f'{phase}_evaluator')
-    for evaluator in given if isinstance(given, (list, tuple)) else [given]:
-        truth = evaluator.get('ann_file') if isinstance(evaluator, Mapping) else None
+    for evaluator in evaluators_of(cfg, phase):
+        truth = evaluator.get('ann_file')
         if isinstance(truth, str) and '://' not in truth and osp.realpath(osp.expanduser(truth)) != osp.realpath(read):
             what = f'but the {phase} data is of {read}: a model must be measured by the annotations of its data'
             yield Problem(f'{phase}_evaluator.ann_file={truth},', f'{what}, so set both')
@@ -92,17 +107,13 @@ def _name_problems(cfg: Config, phase: str) -> Iterator[Problem]:
 
 
 def _missing_data(phase: str, path: str) -> str:
-    if 'data/digits' in path.replace(osp.sep, '/'):
-        remedy = 'make it with `python tools/dataset_converters/make_digits_data.py`'
-    elif 'data/stamps' in path.replace(osp.sep, '/'):
-        remedy = 'make it with `python tools/dataset_converters/make_digits_data.py --source stamps --out data/stamps`'
-    elif 'data/imagenet-shards' in path.replace(osp.sep, '/'):
-        remedy = 'make it with `python tools/dataset_converters/shard_imagenet.py`'
-    else:
-        remedy = (
-            f'see docs/own-data.md on how to lay out the data, or name another place with '
-            f'`--cfg-options {phase}_dataloader.dataset.data_root=...`'
-        )
+    made = next((command for place, command in _MADE_BY.items() if place in path.replace(osp.sep, '/')), None)
+    remedy = (
+        f'see docs/own-data.md on how to lay out the data, or name another place with '
+        f'`--cfg-options {phase}_dataloader.dataset.data_root=...`'
+        if made is None
+        else f'make it with `python tools/dataset_converters/{made}`'
+    )
     return f'The {phase} data {path} does not exist: {remedy}.'
 
 
@@ -119,7 +130,7 @@ def inspections(cfg: Config, phases: Sequence[str], *, files: bool) -> Iterator[
     first: dict[str, tuple[str, list[str]]] = {}
     trained: set[str] = set()
     for phase in phases:
-        data = [dataset for dataset in datasets_of(cfg, phase) if not {'dataset', 'datasets'} & set(dataset)]
+        data = innermost_datasets(cfg, phase)
         for dataset in data:
             if dataset in seen:
                 continue
@@ -167,20 +178,3 @@ def _trained_on(inspection: Inspection, trained: Collection[str]) -> Iterator[Pr
         more = f' and {len(shared) - 1} more' if len(shared) > 1 else ''
         what = f'has {shared[0]}{more} in common with the training data: what was trained on does not test a model'
         yield Problem(inspection.name, what, 'warning')
-
-
-def datasets_of(cfg: Config, phase: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the data sets of a phase, wrappers before what they wrap."""
-    loader = cfg.get(f'{phase}_dataloader')
-    yield from _unwrapped(loader.get('dataset') if isinstance(loader, Mapping) else None)
-
-
-def _unwrapped(dataset: Any) -> Iterator[Mapping[str, Any]]:
-    """Return a data set and the ones that it wraps."""
-    if not isinstance(dataset, Mapping):
-        return
-    yield dataset
-    yield from _unwrapped(dataset.get('dataset'))
-    inner = dataset.get('datasets')
-    for item in inner if isinstance(inner, (list, tuple)) else []:
-        yield from _unwrapped(item)

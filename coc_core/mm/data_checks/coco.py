@@ -11,7 +11,7 @@ from typing import Any
 
 from coc_core.mm.data_checks.coco_lists import Listing, evaluation_problems, is_id, listing_of, read
 from coc_core.mm.data_checks.coco_objects import Reading, check_objects, class_problems
-from coc_core.mm.data_checks.images import absent_files, read_pixels, size_problems
+from coc_core.mm.data_checks.images import absent_files, annotated_size_difference, read_pixels, size_problems
 from coc_core.mm.data_checks.inspection import (
     Inspection,
     Sample,
@@ -159,6 +159,6 @@ def open_image(image: Mapping[str, Any], folder: Path, loader: ImageLoader) -> S
     if isinstance(pixels, Problem):
         return Sample([pixels])
     actual, listed = pixels.shape[:2], (image.get('height'), image.get('width'))
-    what = f'has {actual[1]}x{actual[0]} pixels, its annotations are for {listed[1]}x{listed[0]}'
-    difference = Problem(str(path), what) if actual != listed else None
+    what = annotated_size_difference(actual, listed)
+    difference = None if what is None else Problem(str(path), what)
     return Sample(size_problems(path, actual, loader, 'annotations', difference))

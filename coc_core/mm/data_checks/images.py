@@ -67,6 +67,13 @@ def size_problems(
     return [Problem(str(image), f'has {note}', 'warning')] if unseen else []
 
 
+def annotated_size_difference(actual: tuple[int, ...], annotated: tuple[Any, ...]) -> str | None:
+    """Return the rest of a sentence about an image of another size than its annotations, sizes as (rows, columns)."""
+    if actual == annotated:
+        return None
+    return f'has {actual[1]}x{actual[0]} pixels, its annotations are for {annotated[1]}x{annotated[0]}'
+
+
 def absent_files(paths: Iterable[Path]) -> list[Path]:
     """Return the files that do not exist, reading each folder once instead of asking for every file."""
     listings: dict[Path, Collection[str]] = {}

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
@@ -106,6 +107,35 @@ def transforms_of(pipeline: Any) -> Iterator[Mapping[str, Any]]:
             yield from transforms_of(step.get('transforms'))
         else:
             yield from transforms_of(step)
+
+
+def datasets_of(cfg: Config, phase: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the data sets of a phase, wrappers before what they wrap."""
+    loader = cfg.get(f'{phase}_dataloader')
+    yield from _unwrapped(loader.get('dataset') if isinstance(loader, Mapping) else None)
+
+
+def _unwrapped(dataset: Any) -> Iterator[Mapping[str, Any]]:
+    """Return a data set and the ones that it wraps."""
+    if not isinstance(dataset, Mapping):
+        return
+    yield dataset
+    yield from _unwrapped(dataset.get('dataset'))
+    inner = dataset.get('datasets')
+    for item in inner if isinstance(inner, (list, tuple)) else []:
+        yield from _unwrapped(item)
+
+
+def innermost_datasets(cfg: Config, phase: str) -> list[Mapping[str, Any]]:
+    """Return the data sets of a phase that wrap no others: those that read files."""
+    return [dataset for dataset in datasets_of(cfg, phase) if not {'dataset', 'datasets'} & set(dataset)]
+
+
+def evaluators_of(cfg: Config, phase: str) -> list[Mapping[str, Any]]:
+    """Return the evaluators of a phase."""
+    given = cfg.get(f'{phase}_evaluator')
+    listed = given if isinstance(given, (list, tuple)) else [given]
+    return [evaluator for evaluator in listed if isinstance(evaluator, Mapping)]
 
 
 def dataset_class(scope: str, dataset: Mapping[str, Any]) -> Any:
