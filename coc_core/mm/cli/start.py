@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import ctypes
 import gc
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 
@@ -42,14 +44,28 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
         # The error of a worker process holds its stack trace before the sentence.
         sentence = str(error).rpartition(f'{UserError.__name__}: ')[2]
         _tell(f'error: {" ".join(sentence.split())}')
+        if _in_process_group():
+            _end_at_once(error.exit_code)
         return error.exit_code
     else:
         _leave_process_group()
     return 0
 
 
+def _in_process_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _end_at_once(code: int) -> NoReturn:
+    # Where a peer hangs or is gone, Gloo's threads may abort a process while Python takes it down.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _leave_process_group() -> None:
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+    if not _in_process_group():
         return
     # Gloo's threads abort a process whose peer is gone, or that ends while a wrapped model still holds the group.
     torch.distributed.barrier()

@@ -1,5 +1,7 @@
 """How a tool ends: its exit code, and what the user reads."""
 
+import subprocess
+import sys
 from argparse import Namespace
 
 import pytest
@@ -60,3 +62,28 @@ def test_an_error_over_a_mistake_that_was_dealt_with_is_an_error():
     error.__context__ = UserError('The image a.png is truncated.')
     with pytest.raises(KeyError):
         run(error)
+
+
+def test_a_mistake_among_several_processes_ends_the_process_at_once():
+    """As Gloo's threads may abort it while Python takes it down; what was to be done at the end is done."""
+    program = """
+import argparse, atexit, os
+import torch.distributed
+from torch.testing._internal.distributed import fake_pg
+from coc_core.errors import UserError
+from coc_core.mm.cli.start import run_tool
+
+class Threads:
+    def __del__(self):
+        os.abort()
+
+def main(args):
+    torch.distributed.init_process_group('fake', store=fake_pg.FakeStore(), rank=0, world_size=2)
+    raise UserError('Process 1 did not answer.')
+
+threads = Threads()
+atexit.register(print, 'written')
+run_tool(main, argparse.Namespace(debug=False))
+"""
+    ended = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, 'written\n', 'error: Process 1 did not answer.\n')
