@@ -5,6 +5,8 @@ import importlib.util
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import time
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -158,6 +160,56 @@ def test_operators_for_other_gpus_are_not_taken_from_the_cache(setup_environment
     targets = [target(False, ()), target(False, ('9.0',)), target(True, ('8.0',)), target(True, ('8.0', '9.0+PTX'))]
     folders = [environment._wheel_folder('onedl-mmcv', each) for each in targets]
     assert folders[0] == folders[1] and len(set(folders)) == 3
+
+
+def test_an_interrupted_compilation_goes_on_with_the_files_that_it_has(setup_environment, tmp_path, monkeypatch):
+    environment = setup_environment.Environment('onedl', tmp_path / 'venv')
+    environment.folder.mkdir()
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(setup_environment, 'check_compiler', lambda: None)
+    runs = []
+
+    def pip(step, seconds, *arguments):
+        runs.append(arguments[0])
+        (tmp_path / 'setup.py').touch()
+        with tarfile.open(Path(arguments[arguments.index('-d') + 1]) / 'mmcv-1.tar.gz', 'w:gz') as archive:
+            archive.add(tmp_path / 'setup.py', 'mmcv-1/setup.py')
+
+    def compile_(step, seconds, command, variables):
+        source, out = command[-1], Path(command[command.index('-w') + 1])
+        runs.append((source / 'setup.py').exists() and sorted(path.name for path in source.glob('*.o')))
+        (source / 'roi_align.o').touch()
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        write_wheel(out)
+
+    monkeypatch.setattr(environment, 'pip', pip)
+    monkeypatch.setattr(environment, '_run', compile_)
+    target = setup_environment.cuda_operators.Target('2.13.0+cpu', 'None', False, ())
+    with pytest.raises(KeyboardInterrupt):
+        environment._compile('onedl-mmcv', 'onedl-mmcv==1', target)
+    wheel = environment._compile('onedl-mmcv', 'onedl-mmcv==1', target)
+    assert runs == ['download', [], ['roi_align.o']]
+    assert wheel.parent == environment._wheel_folder('onedl-mmcv', target) and setup_environment.is_whole(wheel)
+    assert list(environment.folder.iterdir()) == []
+
+
+def test_a_set_up_that_is_stopped_leaves_no_compiler_behind(setup_environment, tmp_path, monkeypatch):
+    pid = tmp_path / 'pid'
+
+    def tick(progress):
+        if pid.exists() and pid.read_text():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(setup_environment.Progress, 'tick', tick)
+    environment = setup_environment.Environment('onedl', tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        environment._run('compiling', 1, ['sh', '-c', f'sleep 600 & echo $! > {pid}; wait'])
+    compiler = Path('/proc') / pid.read_text().strip() / 'stat'
+    deadline = time.monotonic() + 20
+    while compiler.exists() and compiler.read_text().split()[2] != 'Z' and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not compiler.exists() or compiler.read_text().split()[2] == 'Z'
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ Classification and point clouds need nothing but Python and pip: --without-opera
 the other tasks and the tests it is compiled, which takes a C++ compiler and minutes, when they first ask for it. The
 wheel is kept in the user's cache directory (XDG_CACHE_HOME, else ~/.cache), keyed by the mmcv, torch and Python
 versions and the GPUs that it is for, and used from then on; MMCV_WHEEL names a ready one. Running this again changes
-nothing when nothing changed, and repairs what an interrupted run left.
+nothing when nothing changed, repairs what an interrupted run left, and compiles no file a second time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -124,9 +125,18 @@ class Environment:
     def _run(self, step: str, expected_s: float, command: list[str | Path], env: dict[str, str] | None = None) -> None:
         progress = Progress(step, expected_s)
         path = f'{self.folder / "bin"}{os.pathsep}{os.environ.get("PATH", "")}'
+        variables = {**os.environ, 'PATH': path, **(env or {})}
         with open(self.log, 'ab') as log:
+            # A session of its own can be stopped with all compilers in it. Killed outright, this process leaves it
+            # behind: it inherits the lock, for which the next set-up then waits.
             process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, 'PATH': path, **(env or {})}
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=variables,
+                start_new_session=True,
+                close_fds=False,
             )
             try:
                 with open(self.log, errors='replace') as tail:
@@ -138,7 +148,7 @@ class Environment:
                         time.sleep(0.2)
             finally:
                 if process.poll() is None:
-                    process.terminate()
+                    os.killpg(process.pid, signal.SIGTERM)
                     process.wait()
         progress.finish()
         if process.returncode:
@@ -284,12 +294,25 @@ class Environment:
             environment = {'MMCV_WITH_OPS': '1', 'CFLAGS': '-g0', 'MAX_JOBS': str(jobs)}
             if target.gpu:
                 environment['CPATH'] = cuda_operators.header_path(self._site_packages())
-            options = ['--no-build-isolation', '--no-deps', '--no-cache-dir', '--no-binary', name, '-v', '-w', scratch]
-            command = [self.python, '-m', 'pip', '--disable-pip-version-check', 'wheel', *options, requirement]
+            source = self._unpacked(name, requirement, self.folder / f'source_{folder.name}')
+            options = ['--no-build-isolation', '--no-deps', '-v', '-w', scratch, source]
+            command = [self.python, '-m', 'pip', '--disable-pip-version-check', 'wheel', *options]
             self._run(f'5/6 compiling {requirement}', target.core_seconds / jobs, command, environment)
             folder.mkdir(exist_ok=True)
-            wheel = next(Path(scratch).glob('*.whl'))
-            return wheel.rename(folder / wheel.name)
+            made = next(Path(scratch).glob('*.whl'))
+            wheel = made.rename(folder / made.name)
+        shutil.rmtree(source)
+        return wheel
+
+    def _unpacked(self, name: str, requirement: str, folder: Path) -> Path:
+        """Return a package's source, beside which ninja keeps what an interrupted compilation had made."""
+        if folder.exists():
+            return folder
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            options = ['--no-build-isolation', '--no-deps', '--no-binary', name, '-d', scratch]
+            self.pip(f'5/6 fetching the source of {requirement}', 10, 'download', *options, requirement)
+            shutil.unpack_archive(next(Path(scratch).glob('*.tar.gz')), Path(scratch) / 'unpacked')
+            return next(Path(scratch, 'unpacked').iterdir()).rename(folder)
 
 
 def wheel_cache() -> Path:
@@ -349,6 +372,7 @@ def main() -> None:
         except BlockingIOError:
             print(f'another set-up of {environment.folder.name} is running: waiting for it', flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock.fileno(), True)
         if environment.is_complete(args.operators):
             print(f'{environment.folder.name} is up to date')
             return
@@ -357,6 +381,9 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, signal.default_int_handler)
     try:
         main()
     except SetupError as error:
