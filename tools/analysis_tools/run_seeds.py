@@ -18,7 +18,7 @@ import os
 import re
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,11 @@ from coc_core.mm.data_checks.inspection import innermost_datasets
 from coc_core.mm.fault_tolerance.data_identity import identity_of
 from coc_core.mm.fault_tolerance.holding import hold
 from coc_core.mm.fault_tolerance.saving import POINTER
+from coc_core.mm.fault_tolerance.settings import changes, settings_of, shown
 from coc_core.mm.fault_tolerance.states import earlier_files, find_state
 from coc_core.mm.requirements import quiet_imports
 
 RECORD = 'run.json'
-# What changes how fast a run is and what it says, and no result; where data lies, its samples tell.
-_NO_RESULT = re.compile(
-    r'(env_cfg|visualizer|vis_backends|log_level|log_processor|launcher|work_dir|default_hooks\.(logger|timer))(\.|$)'
-    r'|.*\.(num_workers|persistent_workers|pin_memory|prefetch_factor|timeout|data_root)$'
-)
 _NUMBER = re.compile(r'_(?:epoch|iter)_(\d+)$')
 
 
@@ -115,7 +111,7 @@ def begin(args: argparse.Namespace, seed: int, work_dir: Path) -> dict[str, Any]
     cfg = load_config(args.config, args.cfg_options)
     cfg.merge_from_dict({'randomness.seed': seed})
     now: dict[str, Any] = {
-        'settings': {'processes': args.processes, **dict(settings_of(cfg.to_dict()))},
+        'settings': {'processes': args.processes, **settings_of(cfg.to_dict())},
         'data': {phase: data_of(cfg, phase) for phase in ('train', 'val', 'test')},
         'save_best': best_of(cfg),
     }
@@ -139,34 +135,21 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], place: str) ->
     Raises:
         UserError: They are not.
     """
-    if changes := list(differences(before, now)):
-        more = f' and {len(changes) - 1} more' if len(changes) > 1 else ''
+    if found := differences(before, now):
         raise UserError(
-            f'{place} holds a run of something else ({changes[0]}{more}): its numbers do not belong to this one, so '
-            'name another folder with --work-dir, or remove it to train anew.'
+            f'{place} holds a run of something else ({shown(found)}): its numbers do not belong to this one, so name '
+            'another folder with --work-dir, or remove it to train anew.'
         )
 
 
-def settings_of(value: Any, place: str = '') -> Iterator[tuple[str, str]]:
-    """Yield what a config says by dotted keys, but for what changes no result."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from settings_of(inner, f'{place}.{key}' if place else str(key))
-    elif isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in value):
-        yield from settings_of(dict(enumerate(value)), place)
-    elif not _NO_RESULT.match(place):
-        yield place, value.__qualname__ if callable(value) else repr(value)
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what two runs have not in common."""
-    for phase, samples in now['data'].items():
-        if None not in (samples, before['data'][phase]) and samples != before['data'][phase]:
-            yield f'other samples in the {phase} data'
-    for key in dict.fromkeys((*now['settings'], *before['settings'])):
-        was, here = (run['settings'].get(key, 'nothing') for run in (before, now))
-        if was != here:
-            yield f'{key} was {was} there and is {here} now'
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what two runs have not in common, as parts of a sentence."""
+    others = [
+        f'other samples in the {phase} data'
+        for phase, samples in now['data'].items()
+        if None not in (samples, before['data'][phase]) and samples != before['data'][phase]
+    ]
+    return [*others, *changes(before['settings'], now['settings'])]
 
 
 def without_seed(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,12 +19,15 @@ from coc_core.checkpoints.reading import CheckpointError, check_sums
 from coc_core.errors import UserError
 from coc_core.files import megabytes, remove_unfinished, write_bytes
 from coc_core.mm.fault_tolerance.data_identity import identity_of
+from coc_core.mm.fault_tolerance.settings import settings_of
 from coc_core.mm.mixed_precision import Bfloat16OptimWrapper
 
 RESCUE = 'rescue_{}.pth'
 POINTER = 'last_checkpoint'
 # Adam's two moments and the weights, the largest state that the recipes make.
 _STATE_PER_WEIGHT = 3
+# Entries of a config that make the training what it is. `FollowConfigHook` looks after those of the optimizer.
+_TRAINED_BY = ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'custom_hooks')
 
 
 @HOOKS.register_module(name=['SafeCheckpointHook', 'CheckpointHook'], force=True)
@@ -260,6 +263,8 @@ def describe_run(runner: Runner) -> dict[str, Any]:
         samples=len(loader.dataset),
         threads=torch.get_num_threads(),
         precision=_precision(wrapper),
+        optimizer=type(getattr(wrapper, 'optimizer', wrapper)).__name__,
+        settings=settings_of({key: runner.cfg[key] for key in _TRAINED_BY if key in runner.cfg}),
         **{key: identity for key, identity in identities.items() if identity is not None},
     )
 

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from coc_core.checkpoints.reading import CheckpointError, check_file, read, read_without_tensors
 from coc_core.errors import UserError
 from coc_core.mm.fault_tolerance.saving import POINTER, RESCUE, describe_run
+from coc_core.mm.fault_tolerance.settings import changes, shown
 
 _STATES = ('epoch_*.pth', 'iter_*.pth', RESCUE.format('*'))
 _WEIGHTS = 'best_*.pth'
@@ -219,10 +220,10 @@ def _keep_batch(cfg: Config, state: TrainingState, run: dict[str, Any], processe
 
 
 def check_same_data(runner: Runner, state: TrainingState) -> None:
-    """Check that a training goes on with the data that it had, and note what else is other than before.
+    """Check that a training goes on with its data and optimizer, and note what else is other than before.
 
     Raises:
-        UserError: The samples are more or fewer, or others.
+        UserError: The samples are more or fewer, or others, or the optimizer is of another kind.
     """
     run = state.meta.get('run')
     if not run:
@@ -243,6 +244,11 @@ def check_same_data(runner: Runner, state: TrainingState) -> None:
             f'{state.path} was trained on other samples than the {samples} that the training data has now (their files '
             f'or labels have changed): {remedy}'
         )
+    if run.get('optimizer', now['optimizer']) != now['optimizer']:
+        raise UserError(
+            f'{state.path} was trained by {run["optimizer"]}, whose state {now["optimizer"]} has no use for: set '
+            f'optim_wrapper.optimizer.type={run["optimizer"]}, or start from its weights with load_from.'
+        )
     if differ('data', 1):
         state.notes.append('The samples have another order than before: some of this epoch come again, and some not.')
     if differ('val_data', 0):
@@ -253,3 +259,10 @@ def check_same_data(runner: Runner, state: TrainingState) -> None:
     for key, unit in (('threads', ' threads'), ('precision', '')):
         if run.get(key, now[key]) != now[key]:
             state.notes.append(f'{run[key]}{unit} before, {now[key]} now: sums are rounded otherwise.')
+    found = changes(run.get('settings') or now['settings'], now['settings'])
+    # The batch of all processes is what it was.
+    if found := [change for change in found if not change.startswith('train_dataloader.batch_size ')]:
+        state.notes.append(f'Another config from here on: {shown(found)}.')
+    done, end = state.meta['iter'], runner.max_iters
+    if done > end:
+        state.notes.append(f'{state.path.name} is after {done} steps, and training ends after {end}: none is added.')

@@ -104,9 +104,9 @@ def test_what_is_complete_is_not_repeated_and_what_was_interrupted_goes_on(seeds
 @pytest.mark.parametrize(
     ('arguments', 'told'),
     [
-        (['--cfg-options', 'train_cfg.max_epochs=4'], 'train_cfg.max_epochs was 3 there and is 4 now'),
-        (['--processes', '2'], 'processes was 1 there and is 2 now'),
-        (['--cfg-options', 'optim_wrapper.optimizer.nesterov=True'], 'nesterov was nothing there and is True now'),
+        (['--cfg-options', 'train_cfg.max_epochs=4'], 'train_cfg.max_epochs is 4 now, 3 before'),
+        (['--processes', '2'], 'processes is 2 now, 1 before'),
+        (['--cfg-options', 'optim_wrapper.optimizer.nesterov=True'], 'nesterov is True now, not set before'),
     ],
 )
 def test_runs_of_other_settings_are_not_averaged(seeds, capsys, arguments, told):
@@ -130,7 +130,7 @@ def test_runs_on_other_samples_are_not_averaged(seeds, capsys, phase):
 def test_a_config_that_is_edited_while_it_trains_is_told(seeds, capsys):
     seeds.before_test = lambda: seeds.config(edit=lambda text: text.replace('lr=0.1', 'lr=0.2'))
     seeds('--seeds', 0, expect=2)
-    assert 'optim_wrapper.optimizer.lr was 0.1 there and is 0.2 now' in capsys.readouterr().err
+    assert 'optim_wrapper.optimizer.lr is 0.2 now, 0.1 before' in capsys.readouterr().err
     assert seeds.ran == [('dist_train.sh', 0)]
 
 
@@ -138,7 +138,7 @@ def test_a_config_that_is_edited_between_two_seeds_is_told(seeds, capsys):
     seeds('--seeds', 1)
     seeds.config(edit=lambda text: text.replace('lr=0.1', 'lr=0.2'))
     seeds('--seeds', 0, 1, expect=2)
-    assert 'lr was 0.1 there and is 0.2 now' in capsys.readouterr().err
+    assert 'lr is 0.2 now, 0.1 before' in capsys.readouterr().err
     assert seeds.summary()['seeds'] == [1]
 
 

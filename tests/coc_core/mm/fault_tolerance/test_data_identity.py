@@ -1,7 +1,5 @@
 """Which samples a data set holds."""
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -65,32 +63,3 @@ def test_what_lies_in_memory_counts():
 def test_what_does_not_say_its_samples_has_none():
     assert identity_of([1, 2]) is None
     assert identity_of(Listed([1], [2])) is None
-
-
-@pytest.fixture
-def cut_training(project, cut, tmp_path):
-    """A training that a signal cut, on a copy of the images."""
-    shutil.copytree(project.folder / 'images', tmp_path / 'images')
-    root = str(tmp_path / 'images')
-    lines = [f'{phase}_dataloader = dict(dataset=dict(data_root={root!r}))\n' for phase in ('train', 'val')]
-    config = project.config('copied', ''.join(lines))
-    assert project.train(config, f'copied-{tmp_path.name}', actions={6: cut}) == 143
-    return lambda: project.train(config, f'copied-{tmp_path.name}', '--resume'), tmp_path / 'images'
-
-
-def test_other_samples_of_the_same_number_and_names_of_classes_are_refused(cut_training, capfd):
-    resume, images = cut_training
-    path = images / 'train' / 'class0' / '3.png'
-    path.rename(path.with_name('new.png'))
-    assert resume() == 2
-    assert 'was trained on other samples than the 20 that the training data has now' in capfd.readouterr().err
-    path.with_name('new.png').rename(path)
-    assert resume() == 0
-
-
-def test_other_validation_data_are_told(cut_training, capfd):
-    resume, images = cut_training
-    path = images / 'val' / 'class0' / '3.png'
-    path.rename(path.with_name('new.png'))
-    assert resume() == 0
-    assert 'The validation data has other samples than before' in ''.join(capfd.readouterr())
