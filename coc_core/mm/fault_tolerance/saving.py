@@ -18,8 +18,6 @@ from mmengine.runner import Runner
 from coc_core.checkpoints.reading import CheckpointError, check_sums
 from coc_core.errors import UserError
 from coc_core.files import megabytes, remove_unfinished, write_bytes
-from coc_core.mm.fault_tolerance.data_identity import identity_of
-from coc_core.mm.fault_tolerance.settings import settings_of
 from coc_core.mm.mixed_precision import Bfloat16OptimWrapper
 
 RESCUE = 'rescue_{}.pth'
@@ -251,6 +249,10 @@ def checkpoint_hook(runner: Runner) -> SafeCheckpointHook | None:
 
 def describe_run(runner: Runner) -> dict[str, Any]:
     """Return what a resumed training must have in common with this one, as a checkpoint holds it in ``meta['run']``."""
+    # What only registers has no use for them.
+    from coc_core.mm.fault_tolerance.data_identity import identity_of
+    from coc_core.mm.fault_tolerance.settings import settings_of
+
     loader = runner.train_dataloader
     wrapper = runner.optim_wrapper
     # The first process writes and compares for all.
