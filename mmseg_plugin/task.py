@@ -11,7 +11,13 @@ from torch import nn
 
 from coc_core.checkpoints.layouts import SEGMENTATION
 from coc_core.mm.data_checks import label_maps
-from coc_core.mm.data_checks.inspection import Inspection, datasets_of, evaluators_of, transforms_of
+from coc_core.mm.data_checks.inspection import (
+    Inspection,
+    datasets_of,
+    evaluators_of,
+    innermost_datasets,
+    transforms_of,
+)
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.task import Task, visualization_hook
 
@@ -80,7 +86,7 @@ class SegmentationTask(Task):
         super().inspect(inspection, dataset, files=files)
 
     def config_problems(self, cfg: Config, phase: str) -> Iterator[Problem]:
-        """Yield parts that ignore another label than the others, and metrics that mmseg misses after the last image."""
+        """Yield parts that read labels in another way than others, and metrics that mmseg misses at the last image."""
         compared = [] if phase == 'train' else evaluators_of(cfg, phase)
         evaluators = [(f'{phase}_evaluator', item) for item in compared if item.get('type') == 'IoUMetric']
         for place, evaluator in evaluators:
@@ -97,6 +103,7 @@ class SegmentationTask(Task):
                     f'is not the {ignored[0][1]} of {ignored[0][0]}: what counts for nothing in one counts in the '
                     'other, so set it to the same',
                 )
+        yield from _zero_problems(cfg, phase)
 
     def plan(self, request: DataRequest) -> Plan:
         """Plan a config for images with label maps."""
@@ -128,6 +135,22 @@ class SegmentationTask(Task):
             # Two classes may have one channel.
             return 1 if (part[key], classes) == (1, 2) else classes
         return needed
+
+
+def _zero_problems(cfg: Config, phase: str) -> Iterator[Problem]:
+    """Yield the warning about data in which 0 means another thing than in the training data: its files may be so."""
+    trained, measured = (
+        [label_maps.zero_is_none(SegmentationTask.scope, data) for data in innermost_datasets(cfg, name)
+         if label_maps.has_maps(data)]
+        for name in ('train', phase)
+    )  # fmt: skip
+    if trained and (other := [value for value in measured if value != trained[0]]):
+        yield Problem(
+            f'{phase}_dataloader.dataset.reduce_zero_label={other[0]}',
+            f'is not the {trained[0]} of the training data: unless its label maps are numbered so, each label counts '
+            'as its neighbor, so set it to the same',
+            'warning',
+        )
 
 
 def _heads(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:

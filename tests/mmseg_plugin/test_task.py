@@ -106,6 +106,31 @@ def test_a_label_that_counts_for_nothing_does_so_everywhere():
     assert problems('train', evaluator=two) == []
 
 
+@pytest.mark.parametrize(
+    ('trained', 'measured', 'told'),
+    [
+        (dict(reduce_zero_label=True), {}, 'reduce_zero_label=False is not the True of the training data'),
+        (dict(type='ADE20KDataset'), {}, 'reduce_zero_label=False is not the True'),
+        (dict(type='ADE20KDataset'), dict(reduce_zero_label=True), None),
+        (dict(data_prefix={}, reduce_zero_label=True), {}, None),
+        ({}, {}, None),
+    ],
+)
+@pytest.mark.parametrize('phase', ['val', 'test'])
+def test_a_zero_that_means_another_thing_than_in_training_is_a_warning(phase, trained, measured, told):
+    common = dict(type='BaseSegDataset', data_prefix=dict(seg_map_path='maps'))
+    cfg = Config(
+        {
+            'default_scope': 'mmseg',
+            'train_dataloader': dict(dataset=common | trained),
+            f'{phase}_dataloader': dict(dataset=dict(type='ConcatDataset', datasets=[common | measured])),
+        }
+    )
+    found = list(task_of(cfg).config_problems(cfg, phase))
+    assert [problem.level for problem in found] == ['warning'] * (told is not None)
+    assert told is None or str(found[0]).startswith(f'{phase}_dataloader.dataset.{told}')
+
+
 def test_an_unknown_metric_is_told_before_the_images_are_predicted():
     assert problems(evaluator=dict(iou_metrics=['mIoU', 'mDice'])) == []
     assert problems(evaluator=dict(iou_metrics=['mIou'])) == [

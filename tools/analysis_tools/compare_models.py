@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,11 @@ import torch
 from benchmarks.machine import describe
 from coc_core.errors import UserError
 from coc_core.files import write_bytes
+from coc_core.mm.cli.children import run_child
 from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
+from coc_core.mm.fault_tolerance.stopping import EXIT_CODES
 from coc_core.mm.models import build_model
 
 HERE = Path(__file__).resolve().parent
@@ -53,7 +54,7 @@ def compare(args: argparse.Namespace) -> None:
     """Train, test and record.
 
     Raises:
-        UserError: Two configs have one name, or a training or test failed.
+        UserError: Two configs have one name or other test data, or a training or test failed.
     """
     names = [config.stem for config in args.configs]
     for name in names:
@@ -61,6 +62,7 @@ def compare(args: argparse.Namespace) -> None:
             raise UserError(f'Two configs are named {name}: rename one, as the name is that of its folder.')
     folder = args.work_dir or Path('work_dirs') / args.out.name
     models = [record(config, folder / config.stem, args) for config in args.configs]
+    check_same_test(models)
     logs = [_keep_log(model['name'], seed, folder, args.out) for model in models for seed in args.seeds]
     _tool('plot_logs.py', *(folder / name for name in names), '--out', args.out / 'curves.png')
     content = {'machine': describe(torch.device('cuda' if torch.cuda.is_available() else 'cpu')), 'models': models}
@@ -86,8 +88,26 @@ def record(config: Path, work_dir: Path, args: argparse.Namespace) -> dict[str, 
     }
 
 
+def check_same_test(models: list[dict[str, Any]]) -> None:
+    """Check that all models were tested with the same data.
+
+    Raises:
+        UserError: Two were not.
+    """
+    known = [model for model in models if model.get('test_data')]
+    for model in known:
+        if model['test_data'] != known[0]['test_data']:
+            raise UserError(
+                f'{model["name"]} and {known[0]["name"]} are tested with other samples: their results do not compare, '
+                'so give both the same test_dataloader.dataset.'
+            )
+
+
 def _tool(name: str, *arguments: Any) -> None:
-    if subprocess.run([sys.executable, HERE / name, *map(str, arguments)]).returncode:
+    code = run_child([sys.executable, str(HERE / name), *map(str, arguments)])
+    if code in EXIT_CODES.values():
+        sys.exit(code)
+    if code:
         raise UserError(f'{name} failed, as it says above: mend that and run the same command again.')
 
 
@@ -101,13 +121,18 @@ def _keep_log(name: str, seed: int, folder: Path, out: Path) -> Path:
 
 def table(models: list[dict[str, Any]]) -> str:
     """Return the results as a Markdown table."""
-    metrics = list(models[0]['metrics'])
+    metrics = list(dict.fromkeys(name for model in models for name in model['metrics']))
     lines = [f'| config | parameters | {" | ".join(metrics)} |', '|:---|---:|' + '---:|' * len(metrics)]
     for model in models:
-        results = (model['metrics'][name] for name in metrics)
-        cells = ' | '.join(f'{result["mean"]:.2f} ± {result["std"]:.2f}' for result in results)
+        cells = ' | '.join(_cell(model['metrics'].get(name)) for name in metrics)
         lines.append(f'| `{model["config"]}` | {model["parameters"]:,} | {cells} |')
     return '\n'.join(lines)
+
+
+def _cell(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return 'not measured'
+    return 'no number' if result['mean'] is None else f'{result["mean"]:.2f} ± {result["std"]:.2f}'
 
 
 if __name__ == '__main__':

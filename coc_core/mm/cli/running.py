@@ -47,7 +47,7 @@ def prepare(cfg: Config, args: argparse.Namespace, phases: Sequence[str]) -> Non
     """
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', Path(args.config).stem)
-    check_data(cfg, phases, contents=_is_first_process(cfg.launcher))
+    check_data(cfg, phases, contents=is_first_process(cfg.launcher))
     for name in _LOADERS:
         if isinstance(cfg.get(name), Mapping):
             _complete_loader(cfg[name], task_of(cfg).loader_defaults)
@@ -56,7 +56,8 @@ def prepare(cfg: Config, args: argparse.Namespace, phases: Sequence[str]) -> Non
     install_safe_loader()
 
 
-def _is_first_process(launcher: str) -> bool:
+def is_first_process(launcher: str) -> bool:
+    """Whether this is the first of the processes that a launcher has started, before they have met."""
     rank = _RANK_VARIABLES.get(launcher, ('RANK',))[0]
     return os.environ.get(rank, '0') == '0'
 

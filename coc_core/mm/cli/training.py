@@ -12,7 +12,8 @@ from mmengine.runner import Runner
 from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError
 from coc_core.files import check_writable
-from coc_core.mm.cli.running import process_count
+from coc_core.mm.cli.running import is_first_process, process_count
+from coc_core.mm.fault_tolerance.holding import hold
 from coc_core.mm.fault_tolerance.loops import ResumableEpochLoop, ResumableIterLoop
 from coc_core.mm.fault_tolerance.states import TrainingState, check_same_data, find_start, keep_run
 from coc_core.mm.mixed_precision import processor_has_bfloat16
@@ -62,9 +63,12 @@ def apply_start(cfg: Config, args: argparse.Namespace) -> TrainingState | None:
 
     Raises:
         UserError: The work folder cannot be written or holds another training, or a checkpoint cannot be gone on from.
+        Fault: Another process trains there.
     """
     _use_resumable_loops(cfg)
     check_writable(Path(cfg.work_dir))
+    if is_first_process(cfg.get('launcher', 'none')):
+        hold(cfg.work_dir)
     state = find_start(cfg, args.resume, overwrite=args.overwrite)
     cfg.resume = state is not None
     if state is not None:

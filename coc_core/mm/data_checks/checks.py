@@ -40,7 +40,7 @@ def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> 
     Args:
         cfg: The config.
         phases: The phases that will run.
-        contents: Read annotation files and list folders too, which one process of a run does for all.
+        contents: Read annotation files and list folders too, and warn, which one process of a run does for all.
 
     Raises:
         UserError: A folder or file is missing, classes of the data sets and of the model differ, or annotations are
@@ -56,7 +56,10 @@ def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> 
             *rank_problems(cfg, task, phase), *_truth_problems(cfg, phase), *_name_problems(cfg, phase),
             *task.config_problems(cfg, phase),
         ):  # fmt: skip
-            raise UserError(str(problem))
+            if problem.level == 'error':
+                raise UserError(str(problem))
+            if contents:
+                print(f'{problem.level}: {problem}', file=sys.stderr, flush=True)
     for inspection in inspections(cfg, phases, files=False) if contents else ():
         errors = [problem for problem in inspection.problems if problem.level == 'error']
         if errors:

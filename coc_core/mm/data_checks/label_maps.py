@@ -163,6 +163,11 @@ def has_maps(dataset: Mapping[str, Any]) -> bool:
     return isinstance(prefix, Mapping) and bool(prefix.get('seg_map_path'))
 
 
+def zero_is_none(scope: str, dataset: Mapping[str, Any]) -> bool:
+    """Whether 0 in the label maps of a data set counts for nothing, and its classes begin at 1."""
+    return bool((_defaults(dataset_class(scope, dataset)) | dict(dataset)).get('reduce_zero_label'))
+
+
 def inspect(inspection: Inspection, scope: str, dataset: Mapping[str, Any]) -> None:
     """Add the checks of a data set of images with label maps.
 

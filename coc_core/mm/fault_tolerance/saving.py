@@ -11,17 +11,21 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from coc_core.checkpoints.reading import CheckpointError, check_sums
 from coc_core.errors import UserError
 from coc_core.files import megabytes, remove_unfinished, write_bytes
+from coc_core.mm.mixed_precision import Bfloat16OptimWrapper
 
 RESCUE = 'rescue_{}.pth'
 POINTER = 'last_checkpoint'
 # Adam's two moments and the weights, the largest state that the recipes make.
 _STATE_PER_WEIGHT = 3
+# Entries of a config that make the training what it is. `FollowConfigHook` looks after those of the optimizer.
+_TRAINED_BY = ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'custom_hooks')
 
 
 @HOOKS.register_module(name=['SafeCheckpointHook', 'CheckpointHook'], force=True)
@@ -245,15 +249,35 @@ def checkpoint_hook(runner: Runner) -> SafeCheckpointHook | None:
 
 def describe_run(runner: Runner) -> dict[str, Any]:
     """Return what a resumed training must have in common with this one, as a checkpoint holds it in ``meta['run']``."""
+    # What only registers has no use for them.
+    from coc_core.mm.fault_tolerance.data_identity import identity_of
+    from coc_core.mm.fault_tolerance.settings import settings_of
+
     loader = runner.train_dataloader
     wrapper = runner.optim_wrapper
+    # The first process writes and compares for all.
+    loops = [('data', runner.train_loop), ('val_data', runner.val_loop)] if is_main_process() else []
+    identities = {key: identity_of(loop.dataloader.dataset) for key, loop in loops if loop is not None}
     return dict(
         processes=get_world_size(),
         batch_size=getattr(loader.batch_sampler, 'batch_size', None),
         accumulative_counts=getattr(wrapper, '_accumulative_counts', 1),
         samples=len(loader.dataset),
         threads=torch.get_num_threads(),
+        precision=_precision(wrapper),
+        optimizer=type(getattr(wrapper, 'optimizer', wrapper)).__name__,
+        settings=settings_of({key: runner.cfg[key] for key in _TRAINED_BY if key in runner.cfg}),
+        **{key: identity for key, identity in identities.items() if identity is not None},
     )
+
+
+def _precision(wrapper: Any) -> str:
+    """Return the number format that a training computes in."""
+    if isinstance(wrapper, Bfloat16OptimWrapper):
+        return 'bfloat16'
+    if isinstance(wrapper, AmpOptimWrapper):
+        return str(wrapper.cast_dtype or torch.float16).removeprefix('torch.')
+    return 'float32'
 
 
 def _at_optimizer_step(runner: Runner) -> bool:

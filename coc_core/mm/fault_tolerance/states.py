@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from coc_core.checkpoints.reading import CheckpointError, check_file, read, read_without_tensors
 from coc_core.errors import UserError
-from coc_core.mm.fault_tolerance.saving import POINTER, RESCUE
+from coc_core.mm.fault_tolerance.saving import POINTER, RESCUE, describe_run
+from coc_core.mm.fault_tolerance.settings import changes, shown
 
 _STATES = ('epoch_*.pth', 'iter_*.pth', RESCUE.format('*'))
 _WEIGHTS = 'best_*.pth'
@@ -220,18 +220,49 @@ def _keep_batch(cfg: Config, state: TrainingState, run: dict[str, Any], processe
 
 
 def check_same_data(runner: Runner, state: TrainingState) -> None:
-    """Check that a training goes on with the data that it had.
+    """Check that a training goes on with its data and optimizer, and note what else is other than before.
 
     Raises:
-        UserError: The number of samples is another.
+        UserError: The samples are more or fewer, or others, or the optimizer is of another kind.
     """
-    run = state.meta.get('run') or {}
-    samples = len(runner.train_dataloader.dataset)
+    run = state.meta.get('run')
+    if not run:
+        return
+    now = describe_run(runner)
+
+    def differ(key: str, part: int) -> bool:
+        return key in run and key in now and run[key][part] != now[key][part]
+
+    remedy = 'bring the data back, or start from its weights with load_from.'
+    samples = now['samples']
     if run.get('samples', samples) != samples:
         raise UserError(
-            f'{state.path} was trained on {run["samples"]} samples, the training data has {samples} now: bring the '
-            'data back, or start from its weights with load_from.'
+            f'{state.path} was trained on {run["samples"]} samples, the training data has {samples} now: {remedy}'
         )
-    threads = torch.get_num_threads()
-    if run.get('threads', threads) != threads:
-        state.notes.append(f'{run["threads"]} threads before, {threads} now: sums are rounded otherwise.')
+    if differ('data', 0):
+        raise UserError(
+            f'{state.path} was trained on other samples than the {samples} that the training data has now (their files '
+            f'or labels have changed): {remedy}'
+        )
+    if run.get('optimizer', now['optimizer']) != now['optimizer']:
+        raise UserError(
+            f'{state.path} was trained by {run["optimizer"]}, whose state {now["optimizer"]} has no use for: set '
+            f'optim_wrapper.optimizer.type={run["optimizer"]}, or start from its weights with load_from.'
+        )
+    if differ('data', 1):
+        state.notes.append('The samples have another order than before: some of this epoch come again, and some not.')
+    if differ('val_data', 0):
+        state.notes.append(
+            'The validation data has other samples than before: its numbers do not compare with the earlier ones, by '
+            'which the best checkpoint was chosen so far.'
+        )
+    for key, unit in (('threads', ' threads'), ('precision', '')):
+        if run.get(key, now[key]) != now[key]:
+            state.notes.append(f'{run[key]}{unit} before, {now[key]} now: sums are rounded otherwise.')
+    found = changes(run.get('settings') or now['settings'], now['settings'])
+    # The batch of all processes is what it was.
+    if found := [change for change in found if not change.startswith('train_dataloader.batch_size ')]:
+        state.notes.append(f'Another config from here on: {shown(found)}.')
+    done, end = state.meta['iter'], runner.max_iters
+    if done > end:
+        state.notes.append(f'{state.path.name} is after {done} steps, and training ends after {end}: none is added.')

@@ -38,6 +38,9 @@ from coc_core.mm.requirements import quiet_imports
 from coc_core.mm.task import Task, task_of, test_dataset
 from coc_core.mm.trained_classes import check_trained_classes
 
+# After as many samples on which the pipeline failed, and none that it passed, it is to blame.
+_FAILURES = 20
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -86,6 +89,8 @@ class Predictor:
     ) -> None:
         self.task = task_of(cfg)
         self._model = model.eval()
+        # Whether the pipeline has passed a sample: then what it fails on is to blame.
+        self._proven = False
         transforms = build_pipeline(pipeline, name)
         self.files = self.task.predicted_files()(transforms)
         self._samples = Samples(transforms, self.files)
@@ -153,6 +158,7 @@ class Predictor:
             batch_size: How many samples go through the model together at most.
             workers: Processes that load samples; 0: this one.
         """
+        self._proven |= bool(done)
         unreadable: list[Outcome] = []
 
         def tell(item: Item, problem: str) -> None:
@@ -181,8 +187,24 @@ class Predictor:
             collate_fn=self._collate,
             worker_init_fn=start_worker,
         )
+        held: list[list[Outcome]] = []
+        failed: list[Item] = []
         for batch in loader:
-            yield self._run(waiting.popleft(), batch)
+            members = waiting.popleft()
+            held.append(self._run(members, batch))
+            failed += [members[place] for place in batch.failed]
+            self._proven |= bool(batch.groups)
+            if self._proven or not failed or len(failed) >= _FAILURES:
+                self._check_pipeline(failed)
+                yield from held
+                held.clear()
+        self._check_pipeline(failed)
+        yield from held
+
+    def _check_pipeline(self, failed: Sequence[Item]) -> None:
+        """Raise the error of the pipeline, with its stack trace, where it has failed on every sample so far."""
+        if failed and not self._proven:
+            self._samples[failed[0]]
 
     def rows(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         """Return a table's rows for some files: for what brings its own files, processes and tables.

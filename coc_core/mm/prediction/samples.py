@@ -29,11 +29,13 @@ class Loaded:
         data: What the pipeline made of it; None where it cannot be loaded.
         columns: What the table says of the sample itself, such as its size.
         problem: The sentence about a sample that cannot be loaded.
+        failed_step: The pipeline's step that failed though the file can be read: the sample's fault, or the step's own.
     """
 
     data: Any = None
     columns: Mapping[str, Any] | None = None
     problem: str | None = None
+    failed_step: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ class Batch:
         groups: The samples that could be loaded.
         columns: What the table says of each sample of the batch itself.
         problems: The sentences about the others, by their places in the batch.
+        failed: Those of them on which a step failed though their files can be read.
     """
 
     groups: list[Group]
     columns: list[Mapping[str, Any] | None]
     problems: dict[int, str]
+    failed: list[int]
 
 
 class Samples(Dataset[Loaded]):
@@ -78,39 +82,43 @@ class Samples(Dataset[Loaded]):
 
     def __getitem__(self, item: Item) -> Loaded:
         """Load a sample; one that its user has to mend becomes a sentence, any other error keeps its stack trace."""
+        loaded, error = self._load(item)
+        if error is not None:
+            with during(f'running {loaded.failed_step} on {item}'):
+                raise error
+        return loaded
+
+    def __getitems__(self, items: Sequence[Item]) -> list[Loaded]:
+        """Load a batch; a sample that a step fails on becomes a sentence too: the others tell whose fault it is."""
+        return [self._load(item)[0] for item in items]
+
+    def _load(self, item: Item) -> tuple[Loaded, Exception | None]:
+        """Return a sample, and the error of a step that failed though the file can be read."""
         # Augmented copies are the same whoever makes them, and after whichever other sample.
         seed = zlib.crc32(item.key.encode(errors='surrogateescape'))
         random.seed(seed)
         np.random.seed(seed)
+        step: Any = self.files
         try:
-            return self._run(item)
+            data: Any = self.files.start(item)
+            columns = self.files.columns(data)
+            for step in self.transforms:
+                if item.content is not None and step is self.files.file_step:
+                    continue
+                data = step(data)
+                if data is None:
+                    raise UserError(f'{item} is left out by {type(step).__name__} of the pipeline.')
+                columns = columns or self.files.columns(data)
         except UserError as error:
             told = str(error)
-            return Loaded(problem=told if item.path in told else f'{item}: {told}')
-
-    def _run(self, item: Item) -> Loaded:
-        data: Any = self.files.start(item)
-        columns = self.files.columns(data)
-        for transform in self.transforms:
-            if item.content is not None and transform is self.files.file_step:
-                continue
-            data = self._transformed(transform, data, item)
-            if data is None:
-                raise UserError(f'{item} is left out by {type(transform).__name__} of the pipeline.')
-            columns = columns or self.files.columns(data)
-        return Loaded(data, columns)
-
-    def _transformed(self, transform: Any, data: Any, item: Item) -> Any:
-        try:
-            return transform(data)
-        except UserError:
-            raise
+            return Loaded(problem=told if item.path in told else f'{item}: {told}'), None
         except Exception as error:
-            problem = self.files.problem(item)
-            if problem is not None:
-                raise UserError(problem) from error
-            with during(f'running {type(transform).__name__} on {item}'):
-                raise
+            if (problem := self.files.problem(item)) is not None:
+                return Loaded(problem=problem), None
+            name, reason = type(step).__name__, ' '.join(f'{type(error).__name__}: {error}'.split())
+            problem = f'{item} cannot be predicted: {name} of the pipeline failed ({reason}).'
+            return Loaded(problem=problem, failed_step=name), error
+        return Loaded(data, columns), None
 
 
 def build_pipeline(steps: Sequence[Any], name: str) -> list[Any]:
@@ -173,7 +181,8 @@ class Collate:
                 sizes.setdefault(_shapes(sample.data['inputs']), []).append(place)
         groups = [Group(places, self._join([loaded[place].data for place in places])) for places in sizes.values()]
         problems = {place: sample.problem for place, sample in enumerate(loaded) if sample.problem is not None}
-        return Batch(groups, [sample.columns for sample in loaded], problems)
+        failed = [place for place, sample in enumerate(loaded) if sample.failed_step is not None]
+        return Batch(groups, [sample.columns for sample in loaded], problems, failed)
 
 
 def _shapes(inputs: Any) -> Any:

@@ -1,6 +1,7 @@
 """tools/analysis_tools/compare_models.py on the Fashion-MNIST configs and a few pictures in that data set's files."""
 
 import hashlib
+import importlib.util
 import json
 import struct
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 from processes import run_tool
 
+from coc_core.errors import UserError
 from coc_core.mm.configs import load_config
 
 ROOT = Path(__file__).parents[3]
@@ -95,3 +97,31 @@ def test_a_training_that_fails_ends_the_comparison(tmp_path):
     command = (CONFIGS[1], '--seeds', 0, '--work-dir', tmp_path, '--out', tmp_path / 'out', '--cfg-options', *missing)
     assert 'run_seeds.py failed' in run(*command, expect=2)
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.fixture
+def tool():
+    """The tool as a module."""
+    spec = importlib.util.spec_from_file_location('compare_models_tool', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_models_that_are_tested_with_other_samples_are_not_compared(tool):
+    models = [dict(name=name, test_data=data) for name, data in (('old', None), ('a', ['x']), ('b', ['x']))]
+    tool.check_same_test(models)
+    with pytest.raises(UserError, match='c and a are tested with other samples'):
+        tool.check_same_test([*models, dict(name='c', test_data=['y'])])
+
+
+def test_a_metric_that_a_model_lacks_or_that_is_no_number_is_none(tool):
+    result, nothing = dict(mean=1.0, std=0.5), dict(mean=None, std=None)
+    models = [
+        dict(config='a', parameters=1, metrics=dict(top1=result)),
+        dict(config='b', parameters=2, metrics=dict(top1=nothing, top5=result)),
+    ]
+    assert tool.table(models).splitlines()[2:] == [
+        '| `a` | 1 | 1.00 ± 0.50 | not measured |',
+        '| `b` | 2 | no number | 1.00 ± 0.50 |',
+    ]

@@ -106,8 +106,9 @@ def test_the_learning_rate_is_scaled_where_the_config_says_from_what():
 
 
 @pytest.fixture
-def checkpoints(tmp_path):
+def checkpoints(tmp_path, monkeypatch):
     """A work folder with one checkpoint, and another file elsewhere."""
+    monkeypatch.chdir(tmp_path)
     for name in ('work/epoch_1.pth', 'start.pth'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         torch.save({'state_dict': {}, 'optimizer': {}, 'meta': dict(epoch=1, iter=5, seed=3)}, tmp_path / name)

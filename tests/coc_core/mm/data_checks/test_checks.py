@@ -124,6 +124,15 @@ def test_remote_data_is_not_read_but_its_classes_are_counted(coco, content):
         assert [str(problem).split(',')[0] for problem in found.problems] == ['model.bbox_head.num_classes=3']
 
 
+def test_what_a_task_warns_of_ends_nothing_and_is_told_once(maps, capsys):
+    maps.val_dataloader = dict(dataset=dict(maps.train_dataloader.dataset, reduce_zero_label=True))
+    check_data(maps, ['train', 'val'], contents=False)
+    assert capsys.readouterr().err == ''
+    check_data(maps, ['train', 'val'])
+    told = 'warning: val_dataloader.dataset.reduce_zero_label=True is not the False of the training data'
+    assert capsys.readouterr().err.count(told) == 1
+
+
 def test_a_missing_folder_is_named_with_its_remedy(maps, tmp_path):
     maps.train_dataloader.dataset.data_prefix.img_path = 'nowhere'
     with pytest.raises(UserError, match='nowhere does not exist: see docs/own-data.md'):

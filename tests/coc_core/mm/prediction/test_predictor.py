@@ -79,6 +79,52 @@ def test_a_sample_that_the_model_refuses_leaves_its_batch(checkpoint, pictures, 
         assert scores(rows[place]) == pytest.approx(expected[place], abs=2e-6)
 
 
+def fail_on(predictor, monkeypatch, *failing):
+    """Have the last step of the pipeline fail on these images."""
+    step = predictor._samples.transforms[-1]
+
+    def fails(data):
+        if data['img_path'] in failing:
+            raise ZeroDivisionError('no side may be 0')
+        return step(data)
+
+    monkeypatch.setattr(predictor._samples, 'transforms', [*predictor._samples.transforms[:-1], fails])
+
+
+@pytest.mark.parametrize('failing', [[0], [3], [0, 1, 2]])
+def test_an_image_that_a_step_fails_on_is_told_and_the_others_are_predicted(
+    checkpoint, pictures, monkeypatch, failing, capsys
+):
+    predictor = Predictor.from_config(CONFIG, checkpoint, device='cpu')
+    predictor.batch_size = 1
+    fail_on(predictor, monkeypatch, *(pictures[place] for place in failing))
+    rows = predictor.rows(pictures)
+    assert [row['path'] for row in rows] == pictures
+    told = ' cannot be predicted: function of the pipeline failed (ZeroDivisionError: no side may be 0).'
+    assert [row.get('problem') for row in rows] == [
+        f'{path}{told}' if place in failing else None for place, path in enumerate(pictures)
+    ]
+    # What has served already is not to blame for an image that comes alone.
+    (row,) = predictor.rows([pictures[failing[0]]])
+    assert row['problem'] == f'{pictures[failing[0]]}{told}'
+    assert 'error while' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_pipeline_that_fails_on_every_image_keeps_its_trace(checkpoint, pictures, monkeypatch, capsys, workers):
+    predictor = Predictor.from_config(CONFIG, checkpoint, device='cpu')
+    Path(pictures[1]).write_bytes(b'torn')
+    fail_on(predictor, monkeypatch, *pictures)
+    with pytest.raises(ZeroDivisionError, match='no side may be 0'):
+        list(predictor.outcomes(map(Item, pictures), batch_size=2, workers=workers))
+    assert f'error while running function on {pictures[0]}:' in capsys.readouterr().err
+    # It is told long before the last of a million images.
+    asked = []
+    with pytest.raises(ZeroDivisionError):
+        list(predictor.outcomes((asked.append(path) or Item(path) for path in pictures[:1] * 99), batch_size=2))
+    assert len(asked) < 40
+
+
 def test_a_task_that_says_nothing_of_predictions():
     with pytest.raises(UserError, match='of the scope mmengine: set `predictions` of its Task'):
         _predictions_of(Task())

@@ -72,6 +72,15 @@ def test_what_is_no_files_fault_keeps_its_trace(capsys):
     assert capsys.readouterr().err == 'error while running function on /bug:\n'
 
 
+def test_in_a_batch_a_sample_that_a_step_fails_on_is_told_beside_the_others(capsys):
+    sentence = '/bug cannot be predicted: function of the pipeline failed (RuntimeError: /bug).'
+    samples = Samples([refuse], Numbers()).__getitems__([Item('/10'), Item('/bug'), Item('/odd'), Item('/11')])
+    batch = Collate(pseudo_collate)(samples)
+    assert [group.places for group in batch.groups] == [[0, 3]]
+    assert batch.problems == {1: sentence, 2: '/odd cannot be read.'} and batch.failed == [1]
+    assert capsys.readouterr().err == ''
+
+
 def test_random_numbers_are_the_samples_own():
     samples = Samples([refuse], Numbers())
     first, other, again = (samples[Item(name)].data['random'] for name in ('/10', '/11', '/10'))
