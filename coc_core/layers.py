@@ -7,7 +7,6 @@ suffixes (``points_GND``) is in `coc_core.ops.regions`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -21,8 +20,9 @@ from coc_core.errors import UserError
 from coc_core.mixers import Clusters, same_shape
 from coc_core.ops.context import widen, without_autocast
 from coc_core.ops.dispatch import check_serves, choose
-from coc_core.ops.linear import is_bare, unusual_linear
+from coc_core.ops.linear import is_bare, unusual_linear, unusual_scalar
 from coc_core.ops.regions import NORM_EPS, Grid, Pair, as_pair, check_denominator, region_size
+from coc_core.steps import guard_steps, overrides, own_methods
 
 # torch.fx records a call of these as one node and does not look inside, where sizes decide.
 for _name in ('rearrange', 'region_size', 'same_shape', 'widen'):
@@ -97,7 +97,7 @@ class Clustering:
 
     def aggregate(self, s_GMN: Tensor, member_GMN: Tensor, values_GND: Tensor, centers_GMD: Tensor) -> Tensor:
         """Return what each center holds, (its pooled value + sum of s * value) / (1 + sum of s), [G, M, D]."""
-        weight_GMN = s_GMN if self.denominator == 'similarity' else member_GMN
+        weight_GMN = member_GMN if self.denominator == 'count' else s_GMN
         return (centers_GMD + s_GMN @ values_GND) / (1 + weight_GMN.sum(dim=2)[..., None])
 
     def dispatch(self, s_GMN: Tensor, held_GMD: Tensor) -> Tensor:
@@ -141,7 +141,8 @@ class ClusterMixer(nn.Module, Clustering):
         impl: See `coc_core.ops.cluster`.
 
     Raises:
-        UserError: A name is unknown, or ``impl`` names fused code and a subclass overrides a step.
+        UserError: A name is unknown, or ``impl`` names fused code and a subclass overrides a step. Where a subclass is
+            defined or called, see `coc_core.steps`.
     """
 
     operation = 'mixer'
@@ -150,7 +151,12 @@ class ClusterMixer(nn.Module, Clustering):
     @property
     def sizes(self) -> tuple[int, int]:
         """Centers of a region and channels of a head, which `coc_core.ops.dispatch` decides by."""
-        return self.center_grid**2, self.head_dim  # type: ignore[operator]
+        rows, cols = as_pair(self.center_grid, 'center_grid')
+        return rows * cols, self.head_dim
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard_steps(cls, STEPS)
 
     def __init__(
         self,
@@ -175,7 +181,6 @@ class ClusterMixer(nn.Module, Clustering):
         self.sim_alpha = nn.Parameter(torch.ones(1))
         self.sim_beta = nn.Parameter(torch.zeros(1))
         self.proj = nn.Linear(heads * head_dim, dim)
-        check_denominator(denominator)
         check_serves(impl, self.own_parts())
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -208,6 +213,8 @@ class ClusterMixer(nn.Module, Clustering):
                 f'{type(self).__name__}.{name} is a step: PyTorch would keep a {type(value).__name__} of that name but '
                 f'never call it. Give it another name, and call it in a method {name}.'
             )
+        if name == 'denominator':
+            check_denominator(value)
         super().__setattr__(name, value)
 
     def overridden(self) -> tuple[str, ...]:
@@ -216,7 +223,8 @@ class ClusterMixer(nn.Module, Clustering):
 
     def own_parts(self) -> str:
         """Return what of this layer fused code does not know, in words, or ''."""
-        return overrides(self, STEPS) or unusual_linear(self, 'points_values') or unusual_linear(self, 'proj')
+        parts = unusual_linear(self, 'points_values') or unusual_linear(self, 'proj')
+        return overrides(self, STEPS) or parts or unusual_scalar(self, 'sim_alpha') or unusual_scalar(self, 'sim_beta')
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
@@ -309,7 +317,8 @@ class MapNorm(nn.GroupNorm):
 
     def own_parts(self) -> str:
         """Return what of this layer fused code does not know, in words, or ''."""
-        return overrides(self, NORM_STEPS)
+        other = f'it has {self.num_groups} groups' if self.num_groups != 1 else ''
+        return overrides(self, NORM_STEPS) or other
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
@@ -318,18 +327,6 @@ class MapNorm(nn.GroupNorm):
 
 MLP_STEPS = {'forward_plain': RowwiseMlp.forward_plain}
 NORM_STEPS = {'forward_plain': MapNorm.forward_plain}
-
-
-def own_methods(layer: nn.Module, stock: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the stock methods in whose place a layer, or its class, has its own."""
-    kind, own = type(layer), layer.__dict__
-    return tuple(name for name, method in stock.items() if getattr(kind, name) is not method or name in own)
-
-
-def overrides(layer: nn.Module, stock: Mapping[str, Any]) -> str:
-    """Return `own_methods` in words, or ''."""
-    names = own_methods(layer, stock)
-    return f'{type(layer).__name__} overrides {", ".join(names)}' if names else ''
 
 
 def what_runs(layer: Any) -> str:

@@ -5,7 +5,7 @@ A mixer is anything that is called with a map [B, H, W, C] and the layer scale [
 inside a model asks a mixer for no more than this, and does without what it has not:
 
 - ``clusters(x)`` returns who belongs to whom in a map, as `Clusters`; then ``center_grid`` and
-  ``region_grid`` (integers, along each side) and ``heads`` say of how many centers, regions and heads. Pictures,
+  ``region_grid`` (along each side) and ``heads`` say of how many centers, regions and heads. Pictures,
   statistics and the explorer ask for it (`HasClusters`).
 - ``impl`` is the implementation that it was built for; set to ``'plain'`` it runs plain PyTorch, which exporters and
   counters of operations want (`coc_core.ops.set_implementation`).
@@ -19,9 +19,12 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from coc_core.errors import UserError, did_you_mean
+from coc_core.ops.context import autocast_is_on, working_dtype
+from coc_core.ops.regions import Grid
 
 if TYPE_CHECKING:
     from coc_core.variants import CoCConfig
@@ -48,7 +51,7 @@ class Clusters(NamedTuple):
 class HasClusters(Protocol):
     """A mixer whose clusters can be looked at."""
 
-    center_grid: int
+    center_grid: Grid
     region_grid: int
     heads: int
 
@@ -114,11 +117,19 @@ def same_shape(mixed: Tensor, x: Tensor, name: str) -> Tensor:
     """Return what a mixer made of a map.
 
     Raises:
-        UserError: It is no map of the same shape.
+        UserError: It is no map of the same shape, or of a type in which the map could not go on.
     """
+    if not isinstance(mixed, Tensor):
+        raise UserError(f'{name} returned {type(mixed).__name__}: a mixer returns a map like the one that it takes.')
     if mixed.shape != x.shape:
         raise UserError(
             f'{name} returned {list(mixed.shape)} for a map {list(x.shape)}: a mixer returns a map of the same shape.'
+        )
+    widest = working_dtype(x) if autocast_is_on(x.device.type) else x.dtype
+    if not mixed.is_floating_point() or torch.promote_types(mixed.dtype, widest) != widest:
+        raise UserError(
+            f'{name} returned {mixed.dtype} for a map of {x.dtype}: a mixer returns a map of the same type, cast it by '
+            '.to(x.dtype).'
         )
     return mixed
 

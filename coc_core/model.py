@@ -118,6 +118,7 @@ class ContextCluster(nn.Module):
         self.stages = nn.ModuleList(Stage(config, i, drop_paths[i], mixer) for i in range(num_stages))
         # What checkpoints may call the mixer.
         self.mixer_names = {type(module.mixer).__name__ for module in self.modules() if hasattr(module, 'mixer')}
+        self.mixer_arguments = dict(getattr(mixer, 'keywords', {}))
         self.head_drop = nn.Dropout(drop_rate)
         if self.dense_indices:
             self.dense_norms = nn.ModuleDict(

@@ -91,8 +91,10 @@ def adapt_pretrained(
         CheckpointError: The weights are no Context Cluster, lack something but the head, or were trained with another
             denominator or mixer.
     """
+    named = (getattr(model, 'pretrained_cfg', None) or {}).get('file')
+    file = file or (named if named and Path(named).is_file() else None)
     name = file or 'the pretrained weights'
-    # timm hands over the tensors without the file's record of their denominator.
+    # timm hands over the tensors without the file's record of their denominator and mixer.
     source = recognize(read(file) if file else state_dict, name)
     agreed_denominator(model, source, name)
     check_mixer(model, source, name)

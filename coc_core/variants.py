@@ -123,7 +123,7 @@ def override_fields(config: Config, overrides: Mapping[str, Any]) -> Config:
     for name in overrides:
         if name not in known:
             # Of the functions that pass fields on, these are arguments beside them.
-            hint = did_you_mean(name, [*known, 'num_classes', 'mixer'])
+            hint = did_you_mean(name, {*known, 'num_classes', 'mixer'} - {name})
             if name == 'pretrained':
                 hint = ' Weights are loaded by coc_core.checkpoints.load(model, FILE), or by timm.create_model.'
             raise UserError(f'{type(config).__name__} has no field {name!r}.{hint} Fields: {", ".join(known)}.')

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import MODELS
 from PIL import Image
 from processes import run_tool
 
 import coc_core
+from coc_core import checkpoints
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / 'docs' / 'extending.md').read_text()
@@ -64,6 +66,31 @@ def test_page_shows_a_mixer_without_clusters():
     exec(block, names)
     model = coc_core.create_model('coc_tiny', num_classes=3, mixer=names['AverageMixer'])
     model(torch.randn(2, 3, 64, 64)).sum().backward()
+
+
+def test_page_shows_a_backbone_with_another_mlp():
+    block = next(b for b in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL) if 'class GatedBackbone' in b)
+    names = {}
+    exec(block, names)
+    try:
+        model = MODELS.build(
+            dict(type='GatedBackbone', arch='coc_tiny', depths=(1, 1, 1, 1), layer_scale_init=0.5)
+        ).eval()
+    finally:
+        MODELS.module_dict.pop('GatedBackbone')
+    images = torch.randn(1, 3, 64, 64)
+    before = model(images)
+    model.stages[0].blocks[0].mlp.fc2.bias.data += 1
+    assert not torch.allclose(model(images)[0], before[0])
+    found = checkpoints.load_content(
+        coc_core.create_model('coc_tiny', depths=(1, 1, 1, 1), num_classes=0),
+        {
+            'state_dict': coc_core.create_model('coc_tiny', depths=(1, 1, 1, 1), num_classes=0).state_dict(),
+            'meta': {'cfg': "model = dict(backbone=dict(arch='coc_tiny', type='GatedBackbone'))"},
+        },
+        'a.pth',
+    )
+    assert found.otherwise == ('by the backbone GatedBackbone where this model has ContextCluster',)
 
 
 @pytest.mark.parametrize('name', ['distance', 'soft', 'position'])

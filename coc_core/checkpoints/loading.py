@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from coc_core.checkpoints.layouts import LAYOUTS
 from coc_core.checkpoints.origins import Source, recognize
 from coc_core.checkpoints.reading import CheckpointError, read
+from coc_core.checkpoints.trainings import differences
 from coc_core.model import ContextCluster
 from coc_core.ops.regions import DENOMINATORS
 
@@ -37,6 +38,8 @@ class Report:
         denominator: The model's, or None where it has no clustering layers.
         evidence: What tells that the weights were trained with it.
         problems: What does not fit, only with ``strict=False``.
+        otherwise: What the training that the file records had otherwise than the model: see
+            `coc_core.checkpoints.trainings`.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Report:
     denominator: str | None
     evidence: str
     problems: tuple[str, ...] = ()
+    otherwise: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f'{self.name}: {self.origin}', f'  loaded: {self.loaded} tensors']
@@ -55,6 +59,7 @@ class Report:
         lines += [f'  {title}: {_listing(names)}' for title, names in _titled(self.fresh, self.unused) if names]
         if self.denominator:
             lines.append(f'  denominator: {self.denominator!r} ({self.evidence})')
+        lines += [f'  trained otherwise: {difference}' for difference in self.otherwise]
         return '\n'.join([*lines, *(f'  does not fit: {problem}' for problem in self.problems)])
 
 
@@ -81,7 +86,8 @@ def load(
         model: A classifier or dense backbone of `coc_core`, a model of mmpretrain, mmdet or mmseg around one, or a
             point-cloud classifier.
         path: A file of torch or safetensors.
-        strict: Everything must fit but what `Report` lists as fresh and unused; False loads what fits.
+        strict: Everything must fit but what `Report` lists as fresh and unused, and the mixer must be the weights';
+            False loads what fits, and tells.
         ema: Take the averaged weights that stand beside the others (``state_dict_ema``).
         prefix: What precedes the backbone's names in the file; by default it is seen from them.
         fresh_mixers: Take weights that were trained with another mixer: what both mixers have by the same name and
@@ -114,7 +120,7 @@ def load_content(
         first = ', '.join(list(source.weights)[:3])
         raise CheckpointError(f'{name} holds no Context Cluster weights: its first names are {first}.')
     denominator, evidence = agreed_denominator(model, source, name)
-    if trunk is not None and not fresh_mixers:
+    if trunk is not None and strict and not fresh_mixers:
         check_mixer(trunk, source, name)
     weights, unused = source.origin.place(source, own, trunk)
     fresh = source.origin.fresh(source, own, weights)
@@ -140,6 +146,7 @@ def load_content(
         denominator=denominator,
         evidence=evidence,
         problems=tuple(problems),
+        otherwise=() if trunk is None else differences(trunk, source),
     )
 
 
@@ -164,7 +171,8 @@ def check_mixer(trunk: ContextCluster, source: Source, name: str) -> None:
         raise CheckpointError(
             f'{name} was trained with the mixer {source.mixer}, but the model was built with '
             f'{" or ".join(sorted(trunk.mixer_names))}: build it with that mixer, or allow it to start from these '
-            'weights with coc_core.checkpoints.load(..., fresh_mixers=True).'
+            'weights with coc_core.checkpoints.load(..., fresh_mixers=True), in a config by fresh_mixers=True in the '
+            "backbone's init_cfg."
         )
 
 

@@ -12,17 +12,19 @@ from mmengine.logging import history_buffer  # noqa: F401  the buffer is known t
 from mmengine.runner import CheckpointLoader
 
 from coc_core.checkpoints.conversion import in_library_names
+from coc_core.checkpoints.origins.records import READ_CONFIG
 from coc_core.checkpoints.reading import allowed_types, read
 
 
 def _without_program(checkpoint: Any) -> Any:
-    """Return a checkpoint without the config's text, a program of whoever wrote the file that mmengine would run.
+    """Return a checkpoint without the config, a program of whoever wrote the file, where mmengine would run it.
 
-    What reads a checkpoint by `coc_core.checkpoints.read` still finds the text, and runs none.
+    It stays under another name: it tells the mixer and the denominator that the weights were trained with.
     """
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     if isinstance(meta, dict):
-        checkpoint['meta'] = {key: value for key, value in meta.items() if key not in ('config', 'cfg')}
+        kept = {key: value for key, value in meta.items() if key not in ('config', 'cfg')}
+        checkpoint['meta'] = kept | ({READ_CONFIG: meta['cfg']} if isinstance(meta.get('cfg'), str) else {})
     return checkpoint
 
 

@@ -1,8 +1,9 @@
-"""What fused code asks of the linear layers that it computes itself."""
+"""What fused code asks of the linear layers and scalars that it computes with itself."""
 
 from __future__ import annotations
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from coc_core.ops.context import autocast_dtype
@@ -20,6 +21,15 @@ def unusual_linear(owner: nn.Module, name: str) -> str:
     if linear._parameters.get('bias') is None and getattr(linear, 'bias', None) is None:
         return f'{name} has no bias'
     return ''
+
+
+def unusual_scalar(owner: nn.Module, name: str) -> str:
+    """Return why fused code, which reads one number, cannot stand for a layer's scalar, in words, or ''."""
+    value = getattr(owner, name)
+    # While torch.fx traces, it has no size, and nothing fused is asked for.
+    if isinstance(value, torch.fx.Proxy) or (isinstance(value, Tensor) and value.numel() == 1):
+        return ''
+    return f'{name} is no tensor of one element'
 
 
 def is_bare(module: nn.Module) -> bool:

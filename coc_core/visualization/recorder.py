@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coc_core.errors import UserError
+from coc_core.layers import ClusterMixer
 from coc_core.mixers import Clusters, HasClusters
 from coc_core.model import ContextCluster
+from coc_core.ops.regions import Grid, as_pair
+
+_WAYS = ('forward', 'forward_plain', 'cluster', 'cut', 'join')
 
 Layer = tuple[int, int]
 """The stage and the block of a clustering layer, both from 0."""
@@ -32,8 +36,8 @@ class LayerClusters:
         image_size: Height and width of the image as the network got it, in pixels, without padding.
         map_size: Rows and columns of the whole map of points, with padding.
         region_grid: Regions along each side of the whole map.
-        center_grid: Centers along each side of a region.
-        alpha: Scale of the similarity, or None where the mixer has none.
+        center_grid: Centers along each side of a region, or (rows, columns).
+        alpha: Scale of the similarity, or None where the mixer has none, or several.
         beta: Shift of the similarity, likewise.
         assignment: Each point's center within its region, integers [h, w, heads].
         similarity: Of each point to each center of its region, float32 [h, w, heads, centers], or None where it was
@@ -47,7 +51,7 @@ class LayerClusters:
     image_size: tuple[int, int]
     map_size: tuple[int, int]
     region_grid: int
-    center_grid: int
+    center_grid: Grid
     alpha: float | None
     beta: float | None
     assignment: NDArray[Any]
@@ -67,7 +71,8 @@ class LayerClusters:
     @property
     def centers(self) -> int:
         """Number of centers in a region."""
-        return self.center_grid**2
+        rows, cols = as_pair(self.center_grid, 'center_grid')
+        return rows * cols
 
     def regions(self) -> NDArray[Any]:
         """Return the region of each point, row by row from 0: int64 [h, w]."""
@@ -165,6 +170,8 @@ class ClusterRecorder:
     def _record(self, layer: Layer, mixer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         assert isinstance(mixer, HasClusters)
         found = mixer.clusters(inputs[0])
+        if not isinstance(found, Clusters):
+            raise UserError(f'{type(mixer).__name__}.clusters returned {type(found).__name__}: it returns `Clusters`.')
         self._found[layer] = found if self._similarities else found._replace(similarity=None)
 
     def clusters(self, image: int = 0, image_size: tuple[int, int] | None = None) -> list[LayerClusters]:
@@ -197,14 +204,20 @@ class ClusterRecorder:
                     map_size=(rows, cols),
                     region_grid=mixer.region_grid,
                     center_grid=mixer.center_grid,
-                    alpha=mixer.sim_alpha.item() if hasattr(mixer, 'sim_alpha') else None,
-                    beta=mixer.sim_beta.item() if hasattr(mixer, 'sim_beta') else None,
+                    alpha=_number(mixer, 'sim_alpha'),
+                    beta=_number(mixer, 'sim_beta'),
                     assignment=assignment[covered].to(torch.int32).cpu().numpy(),
                     similarity=None if similarity is None else similarity[image][covered].float().cpu().numpy(),
                     scale=found.scale,
                 )
             )
         return layers
+
+
+def _number(mixer: Any, name: str) -> float | None:
+    """Return a scalar of a mixer, or None where it has no such, or one for each center or head."""
+    values = torch.as_tensor(getattr(mixer, name, ()))
+    return float(values) if values.numel() == 1 else None
 
 
 def find_context_cluster(model: nn.Module) -> ContextCluster:
@@ -238,13 +251,28 @@ def cluster_layers(
         content: Any = built[stage].blocks
         for block in _chosen(blocks, len(content), 'block', f'stage {stage}'):
             mixer = content[block].mixer
-            if not isinstance(mixer, HasClusters):
-                raise UserError(
-                    f'The mixer of stage {stage}, block {block}, {type(mixer).__name__}, has no clusters to look at: '
-                    'give it a method `clusters` (see coc_core/mixers.py).'
-                )
+            hidden = _hidden(mixer)
+            if hidden:
+                raise UserError(f'The mixer of stage {stage}, block {block}, {type(mixer).__name__}, {hidden}.')
             chosen[stage, block] = mixer
     return chosen
+
+
+def _hidden(mixer: Any) -> str:
+    """Return why a mixer's clusters cannot be looked at, in words that follow its name, or ''.
+
+    The stock layer finds them by its own way through the steps: a layer that goes another way might have others.
+    """
+    if not isinstance(mixer, HasClusters):
+        return 'has no clusters to look at: give it a method `clusters` (see coc_core/mixers.py)'
+    kinds = [kind for kind in type(mixer).__mro__ if {'clusters', 'find_clusters'} & vars(kind).keys()]
+    ways = [name for name in mixer.overridden() if name in _WAYS] if kinds[:1] == [ClusterMixer] else []  # type: ignore[attr-defined]
+    if not ways:
+        return ''
+    return (
+        f'overrides {", ".join(ways)}, and the stock method `clusters` may not show what it does: give it its own (see '
+        'coc_core/mixers.py), or say `clusters = ClusterMixer.clusters` in it if that one is right'
+    )
 
 
 def _chosen(wanted: Sequence[int] | None, count: int, what: str, owner: str) -> list[int]:

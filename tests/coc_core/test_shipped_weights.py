@@ -12,7 +12,8 @@ from processes import run_tool
 from safetensors import safe_open
 from timm.data import create_transform, resolve_data_config
 
-import coc_core  # noqa: F401
+from coc_core.checkpoints import CheckpointError
+from coc_core.layers import ClusterMixer
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,3 +52,13 @@ def test_the_file_is_what_its_name_says():
     with safe_open(path, 'pt') as file:
         meta = file.metadata()
     assert meta['denominator'] == 'similarity' and 'top1' in meta['metric']
+
+
+class Soft(ClusterMixer):
+    def assign(self, z_GMN):
+        return z_GMN.softmax(dim=1)
+
+
+def test_another_layer_does_not_take_the_weights_unasked():
+    with pytest.raises(CheckpointError, match='was trained with the mixer ClusterMixer, but the model was built with'):
+        timm.create_model('coc_tiny.digits', pretrained=True, mixer=Soft)

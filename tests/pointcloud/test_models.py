@@ -189,3 +189,8 @@ def test_smoothed_target_is_the_published_one():
 def test_impossible_models_and_inputs_are_refused_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_mixer_is_no_argument_and_not_asked_for():
+    with pytest.raises(ValueError, match=r"PointMLPConfig has no field 'mixer'\. Fields: "):
+        create_model('pointmlp_coc', mixer=None)

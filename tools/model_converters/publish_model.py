@@ -28,6 +28,7 @@ from mmengine.config import Config
 from safetensors.torch import save as serialize
 
 from coc_core import checkpoints
+from coc_core.checkpoints.origins.records import STOCK_MIXER
 from coc_core.errors import UserError
 from coc_core.files import write_bytes
 from coc_core.mm.cli.options import add_config_options
@@ -82,7 +83,7 @@ def publish(args: argparse.Namespace) -> None:
     }
     weights = halved(model.state_dict()) if args.half else model.state_dict()
     path = write(weights, kept, out, safetensors=args.safetensors)
-    for name in ('metric', 'dataset', 'git_revision', *(['denominator'] if 'denominator' in kept else [])):
+    for name in ('metric', 'dataset', 'git_revision', *(name for name in ('denominator', 'mixer') if name in kept)):
         print(f'  {name}: {kept[name] or "not known"}')
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB')
 
@@ -121,12 +122,17 @@ def dataset_name(cfg: Config) -> str | None:
 
 
 def architecture(model: Any) -> dict[str, Any]:
-    """Return the fields of the model's backbone and the denominator that its weights were trained with."""
+    """Return the fields of the model's backbone, and the denominator and mixer that its weights were trained with."""
     config = getattr(getattr(model, 'backbone', None), 'config', None)
     if config is None:
         return {}
     denominator = getattr(config, 'denominator', None)
-    return {'architecture': asdict(config), **({'denominator': denominator} if denominator else {})}
+    layers = sorted({type(m).__name__ for name, m in model.named_modules() if name.endswith('.mixer')} - {STOCK_MIXER})
+    return {
+        'architecture': asdict(config),
+        **({'denominator': denominator} if denominator else {}),
+        **({'mixer': ', '.join(layers), 'mixer_arguments': model.backbone.mixer_arguments} if layers else {}),
+    }
 
 
 def git_revision() -> str | None:

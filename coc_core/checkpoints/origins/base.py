@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -49,6 +49,7 @@ class Source:
         layout: That of a whole model, or None.
         denominator: The one that the weights were trained with.
         mixer: The mixer that they were trained with: a name, or None where the file does not tell.
+        backbone: The backbone in the config of their training, as far as that names values; {} where the file has none.
     """
 
     origin: Origin
@@ -60,6 +61,7 @@ class Source:
     layout: Layout | None = None
     denominator: Denominator = Denominator()
     mixer: str | None = None
+    backbone: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from coc_core.checkpoints.layouts import LAYOUTS, Layout
 from coc_core.checkpoints.origins.base import Content, Denominator, Origin, Source, none_under, writer_of, written_forms
-from coc_core.checkpoints.origins.records import recorded_denominator, recorded_mixer, recorded_title
+from coc_core.checkpoints.origins.records import (
+    recorded_backbone,
+    recorded_denominator,
+    recorded_mixer,
+    recorded_title,
+)
 from coc_core.model import ContextCluster
 from coc_core.variants import VARIANTS, CoCConfig
 
@@ -63,8 +68,9 @@ class Images(Origin):
         denominator = self.denominator_of(trunk) or recorded_denominator(content.meta)
         mixer = self.mixer_of(content)
         return Source(
-            self, title, task, weights, unknown, (*steps, *changes), layout, denominator=denominator, mixer=mixer
-        )
+            self, title, task, weights, unknown, (*steps, *changes), layout,
+            denominator=denominator, mixer=mixer, backbone=recorded_backbone(content.meta),
+        )  # fmt: skip
 
     def title_end(self, layout: Layout | None) -> str:
         """Return what follows the task in the title."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from coc_core import checkpoints
 from coc_core.checkpoints.origins import recognize
 from coc_core.checkpoints.reading import check_file
+from coc_core.checkpoints.trainings import tell_differences
 from coc_core.errors import UserError, during
 from coc_core.mm.configs import load_config
 from coc_core.mm.loading import image_loader
@@ -108,7 +109,7 @@ class ClusterViewer:
             transforms = [TRANSFORMS.build(step) for step in _geometry(cfg)]
         load = image_loader(test_dataset(cfg).get('pipeline'))
         viewer = cls(model, config, classes=_class_names(cfg), transforms=transforms, load=load)
-        checkpoints.load(model, checkpoint)
+        tell_differences(checkpoints.load(model, checkpoint))
         return viewer
 
     @classmethod
@@ -141,7 +142,7 @@ class ClusterViewer:
             model = ContextCluster(config, num_classes=count)
         else:
             model = ContextCluster(config, dense_indices=range(config.num_stages))
-        checkpoints.load_content(model, content, checkpoint)
+        tell_differences(checkpoints.load_content(model, content, checkpoint))
         return cls(model, name, classes=_imagenet_names() if count == 1000 else ())
 
     def read(self, path: Path) -> NDArray[Any]:

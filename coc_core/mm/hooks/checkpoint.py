@@ -43,6 +43,8 @@ class LoadCheckpointHook(Hook):
         if told := compared(checkpoint, self.classes, self.path):
             runner.logger.warning(told)
         report = checkpoints.load_content(model, checkpoint, self.path, strict=self.strict)
-        runner.logger.log(logging.WARNING if report.problems else logging.INFO, str(report))
+        # Other numbers are what fine-tuning may be for.
+        odd = report.problems or (self.strict and report.otherwise)
+        runner.logger.log(logging.WARNING if odd else logging.INFO, str(report))
         # What mmengine takes over now, under whatever names the file has.
         checkpoint['state_dict'] = model.state_dict()

@@ -97,7 +97,11 @@ class ClusterVisualizationHook(Hook):  # type: ignore[misc]
             wanted = list(last.values()) if self.layers is None else self.layers
             self._chosen = [next(iter(cluster_layers(model, stages=[s], blocks=[b]))) for s, b in wanted]
         except UserError as error:
-            raise UserError(f'ClusterVisualizationHook: {error}') from error
+            if self.layers is not None:
+                raise UserError(f'ClusterVisualizationHook: {error}') from error
+            # A mixer may have none: no reason not to train it.
+            runner.logger.warning(f'ClusterVisualizationHook paints nothing: {error}')
+            return
         dataset = runner.val_loop.dataloader.dataset
         self._images = [self._image(dataset[place]['inputs']) for place in self._places(len(dataset))]
         history = _history(runner)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from coc_core import checkpoints
 from coc_core.checkpoints.reading import check_file
+from coc_core.checkpoints.trainings import tell_differences
 from coc_core.errors import UserError, during
 from coc_core.mm.augmentation import augmentation
 from coc_core.mm.configs import load_config
@@ -137,7 +138,7 @@ class Predictor:
         tta_model, pipeline = augmentation(cfg) if tta else (None, test_dataset(cfg).get('pipeline') or [])
         model = build_model(cfg, config)
         content = checkpoints.read(checkpoint)
-        checkpoints.load_content(model, content, checkpoint)
+        tell_differences(checkpoints.load_content(model, content, checkpoint))
         meta = _classes(cfg, content)
         check_trained_classes(content, meta.get('classes'), checkpoint)
         if tta_model is not None:

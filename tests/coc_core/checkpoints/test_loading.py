@@ -1,6 +1,7 @@
 """Checkpoints of every origin load completely and give their numbers, or stop with a sentence."""
 
 import argparse
+import re
 
 import pytest
 import timm
@@ -320,3 +321,32 @@ def test_other_models_are_left_as_they_are(name):
     assert in_library_names(state, 'a.pth') is state
     backbone = {'state_dict': {f'backbone.{key}': value for key, value in state.items()}}
     assert in_library_names(backbone, 'a.pth') is backbone
+
+
+@pytest.mark.parametrize(
+    ('entries', 'difference'),
+    [
+        ("center_grid=3, type='ContextCluster'", r'center_grid=\(3, 3, 3, 3\) where this model has \(2, 2, 2, 2\)'),
+        ("region_grid=[8, 4, 2, 2], type='ContextCluster'", r'region_grid=\(8, 4, 2, 2\) where'),
+        ("type='Mine'", 'by the backbone Mine where this model has ContextCluster'),
+        (
+            "mixer=dict(type='ClusterMixer', x=[1.0, -2]), type='mmpretrain.ContextCluster'",
+            r'with mixer.x=\(1.0, -2\) where this model has the default',
+        ),
+        ("type='ContextCluster'", None),
+    ],
+)
+def test_what_a_training_had_otherwise_is_told(entries, difference):
+    model = create_model('coc_tiny', num_classes=3)
+    config = f"model = dict(backbone=dict(arch='coc_tiny', {entries}), head=dict(type='Head'))"
+    report = load_content(model, {'state_dict': model.state_dict(), 'meta': {'cfg': config}}, 'a.pth')
+    assert len(report.otherwise) == bool(difference)
+    if difference:
+        assert re.search(f'trained otherwise: .*{difference}', str(report))
+
+
+def test_a_config_that_is_no_plain_text_tells_nothing():
+    model = create_model('coc_tiny', num_classes=3)
+    for config in ("model = dict(backbone=dict(arch=make(), type='ContextCluster'))", 'model = (', "backbone = 'mine'"):
+        report = load_content(model, {'state_dict': model.state_dict(), 'meta': {'cfg': config}}, 'a.pth')
+        assert not report.otherwise

@@ -11,7 +11,9 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
-from coc_core.checkpoints import CheckpointError
+from coc_core import create_model
+from coc_core.checkpoints import CheckpointError, load_content
+from coc_core.layers import ClusterMixer
 from coc_core.mm.safe_loading import install_safe_loader
 
 
@@ -70,3 +72,22 @@ def test_downloads_are_read_as_safely(tmp_path, malicious, address):
     with pytest.raises(CheckpointError, match='evil.pth holds more than weights'):
         CheckpointLoader.load_checkpoint(f'{address}/evil.pth')
     assert not (tmp_path / 'was here').exists()
+
+
+def test_mmengine_gets_no_program_and_the_record_of_the_training_stays(tmp_path):
+    """It was dropped, and a test took a soft mixer's weights for the stock layer's."""
+
+    class Soft(ClusterMixer):
+        def assign(self, z_GMN):
+            return z_GMN.softmax(dim=1)
+
+    stock, soft = (create_model('coc_tiny', num_classes=3, mixer=mixer) for mixer in (None, Soft))
+    config = "model = dict(backbone=dict(arch='coc_tiny', mixer=dict(type='Soft'), type='ContextCluster'))"
+    path = str(tmp_path / 'soft.pth')
+    torch.save({'state_dict': soft.state_dict(), 'meta': {'cfg': config, 'epoch': 1}}, path)
+    content = CheckpointLoader.load_checkpoint(path)
+    assert content['meta']['epoch'] == 1 and not {'cfg', 'config'} & content['meta'].keys()
+    assert load_content(soft, content, path).denominator == 'similarity'
+    with pytest.raises(CheckpointError, match='was trained with the mixer Soft, but the model was built with Cluster'):
+        load_content(stock, content, path)
+    assert 'by the mixer Soft where this model' in str(load_content(stock, content, path, strict=False))
