@@ -17,7 +17,7 @@ from timm.layers import DropPath, Mlp, register_notrace_module, trunc_normal_
 from torch import Tensor, nn
 
 from coc_core.errors import UserError
-from coc_core.mixers import Clusters, same_shape
+from coc_core.mixers import Clusters, check_forward, same_shape
 from coc_core.ops.context import widen, without_autocast
 from coc_core.ops.dispatch import check_serves, choose
 from coc_core.ops.linear import is_bare, unusual_linear, unusual_scalar
@@ -371,6 +371,11 @@ class ContextClusterBlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         for linear in (self.mlp.fc1, self.mlp.fc2):
             init_linear(linear)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ('mixer', 'mlp') and isinstance(value, nn.Module):
+            check_forward(value)
+        super().__setattr__(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C]."""

@@ -100,10 +100,14 @@ def build_mixer(factory: MixerFactory, config: CoCConfig, stage: int) -> nn.Modu
     mixer = factory(**numbers)
     if not isinstance(mixer, nn.Module):
         raise UserError(f'mixer={name} returned {type(mixer).__name__}: a mixer must be an nn.Module.')
-    _check_call(mixer.forward, f'{name}.forward must take a map and the layer scale', None, None)
     if hasattr(mixer, 'impl') and 'impl' not in {**bound, **numbers}:
         mixer.impl = config.impl  # type: ignore[assignment]
     return mixer
+
+
+def check_forward(part: nn.Module) -> None:
+    """Raise UserError unless the forward of a block's mixer or MLP takes a map and the layer scale."""
+    _check_call(part.forward, f'{type(part).__name__}.forward must take a map and the layer scale', None, None)
 
 
 def _check_call(function: Callable[..., Any], problem: str, *args: Any, **kwargs: Any) -> None:

@@ -216,7 +216,7 @@ class ClusterRecorder:
 
 def _number(mixer: Any, name: str) -> float | None:
     """Return a scalar of a mixer, or None where it has no such, or one for each center or head."""
-    values = torch.as_tensor(getattr(mixer, name, ()))
+    values = torch.as_tensor(getattr(mixer, name, ())).detach()
     return float(values) if values.numel() == 1 else None
 
 

@@ -112,3 +112,13 @@ def test_parts_that_change_nothing_are_taken(model, images):
     x = torch.randn(1, 16, 16, 32)
     mixer = model.stages[0].blocks[0].mixer
     assert_close(replica_of(mixer)(x), mixer(x))
+
+
+@pytest.mark.parametrize('part', ['mlp', 'mixer'])
+def test_a_part_without_the_layer_scale_is_refused_where_it_is_put_in(model, part):
+    class Bare(nn.Module):
+        def forward(self, x):
+            return x
+
+    with pytest.raises(ValueError, match=r'^Bare\.forward must take a map and the layer scale: too many positional'):
+        setattr(model.stages[0].blocks[0], part, Bare())
