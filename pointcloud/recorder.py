@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coc_core.errors import UserError
+from coc_core.steps import own_methods
 from pointcloud.layers import ClusterBlock, Stage
 
 
@@ -47,7 +48,8 @@ class GroupSimilarityRecorder:
         block: Which of its clustering layers, likewise.
 
     Raises:
-        UserError: The model has no clustering layers, or no such stage or block.
+        UserError: The model has no clustering layers, no such stage or block, or the layer has its own ``forward`` with
+            the stock ``similarities``.
     """
 
     def __init__(self, model: nn.Module, stage: int, block: int) -> None:
@@ -61,6 +63,13 @@ class GroupSimilarityRecorder:
         if not -len(blocks) <= block < len(blocks):
             raise UserError(f'block {block} does not exist: stage {stage} has the blocks 0 to {len(blocks) - 1}.')
         self._block = blocks[block]
+        kinds = [kind for kind in type(self._block).__mro__ if 'similarities' in vars(kind)]
+        if kinds[0] is ClusterBlock and own_methods(self._block, {'forward': ClusterBlock.forward}):
+            name = type(self._block).__name__
+            raise UserError(
+                f'{name} overrides forward, and the stock method `similarities` may not show what it does: give it its '
+                'own, or say `similarities = ClusterBlock.similarities` in it if that one is right.'
+            )
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._coordinates: Tensor | None = None
         self._similarity: Tensor | None = None

@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from pointcloud import create_model
+from pointcloud.layers import ClusterBlock
 from pointcloud.recorder import GroupSimilarities, GroupSimilarityRecorder
 
 SMALL = dict(embed_dim=8, anchors=(24, 16, 12, 8), neighbors=6, dim_factors=(2, 2, 1, 1))
@@ -51,3 +52,20 @@ def test_what_does_not_exist_is_told():
         GroupSimilarityRecorder(create_model('pointmlp', **SMALL), 0, 0)
     with pytest.raises(ValueError, match='Nothing is recorded'):
         GroupSimilarityRecorder(model, 0, 0).similarities()
+
+
+def test_a_block_with_its_own_forward_is_not_drawn_as_the_stock_one():
+    class Half(ClusterBlock):
+        def forward(self, x):
+            return x / 2
+
+    class Told(Half):
+        similarities = ClusterBlock.similarities
+
+    model = create_model('pointmlp_coc', **SMALL)
+    blocks = model.backbone.stages[0].pre_blocks
+    blocks[0] = Half(blocks[0].points.in_features)
+    with pytest.raises(ValueError, match='^Half overrides forward, and the stock method `similarities` may not show'):
+        GroupSimilarityRecorder(model, 0, 0)
+    blocks[0] = Told(blocks[0].points.in_features)
+    GroupSimilarityRecorder(model, 0, 0)
