@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from coc_core.checkpoints.origins import Content, Origin, Source, register_origin
-from coc_core.checkpoints.origins.records import recorded_title
+from coc_core.checkpoints.origins.records import recorded_backbone, recorded_title
 from coc_core.errors import UserError
+from pointcloud.variants import VARIANTS
 
 # The published name and ours; {} is the stage.
 _NAMES = (
@@ -45,7 +46,15 @@ class Clouds(Origin):
         weights, unknown, changes = self.rename(content.weights)
         title = recorded_title(content.meta) or self.title
         left = {**{key: content.weights[key] for key in unknown}, **content.others}
-        return Source(self, title, self.family, weights, left, (*content.steps, *changes))
+        return Source(
+            self,
+            title,
+            self.family,
+            weights,
+            left,
+            (*content.steps, *changes),
+            backbone=recorded_backbone(content.meta, VARIANTS),
+        )
 
     def library_form(self, source: Source) -> str | None:
         """Return this project's names: `pointcloud` is the library."""

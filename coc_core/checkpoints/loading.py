@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from coc_core.checkpoints.layouts import LAYOUTS
 from coc_core.checkpoints.origins import Source, recognize
 from coc_core.checkpoints.reading import CheckpointError, read
-from coc_core.checkpoints.trainings import differences
+from coc_core.checkpoints.trainings import differences, other_backbone
 from coc_core.model import ContextCluster
 from coc_core.ops.regions import DENOMINATORS
 
@@ -146,7 +146,9 @@ def load_content(
         denominator=denominator,
         evidence=evidence,
         problems=tuple(problems),
-        otherwise=() if trunk is None else differences(trunk, source),
+        otherwise=other_backbone(getattr(model, 'backbone', model), source)
+        if trunk is None
+        else differences(trunk, source),
     )
 
 

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from coc_core.checkpoints.origins import Source
 from coc_core.checkpoints.origins.records import last_name
 from coc_core.errors import UserError
@@ -28,10 +30,7 @@ def differences(trunk: ContextCluster, source: Source) -> tuple[str, ...]:
     trained = source.backbone
     if not trained:
         return ()
-    found = []
-    kind, kinds = last_name(trained.get('type')), [base.__name__ for base in type(trunk).__mro__]
-    if kind not in kinds or (kind in _STOCK and kinds[0] not in _STOCK):
-        found.append(f'by the backbone {kind} where this model has {kinds[0]}')
+    found = list(other_backbone(trunk, source))
     config = _config(trained)
     for name in _NUMBERS if config else ():
         theirs, mine = getattr(config, name), getattr(trunk.config, name)
@@ -50,6 +49,14 @@ def differences(trunk: ContextCluster, source: Source) -> tuple[str, ...]:
     return tuple(found)
 
 
+def other_backbone(trunk: nn.Module, source: Source) -> tuple[str, ...]:
+    """Return that a file records another class of backbone than a model's, where it does."""
+    kind, kinds = last_name(source.backbone.get('type')), [base.__name__ for base in type(trunk).__mro__]
+    if not source.backbone or (kind in kinds and (kind not in _STOCK or kinds[0] in _STOCK)):
+        return ()
+    return (f'by the backbone {kind} where this model has {kinds[0]}',)
+
+
 def tell_differences(report: Report) -> None:
     """Warn of what a model computes otherwise, where a report is not printed."""
     if report.otherwise:
@@ -62,7 +69,7 @@ class _Default:
 
 
 _DEFAULT = _Default()
-_STOCK = ('ContextCluster', 'ContextClusterBackbone')
+_STOCK = ('ContextCluster', 'ContextClusterBackbone', 'PointMLP')
 
 
 def _sentence(name: str, theirs: Any, mine: Any) -> str:

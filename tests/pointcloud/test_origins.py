@@ -31,3 +31,12 @@ def test_the_published_form_is_what_the_published_code_saves(published, tmp_path
     written, expected = read(tmp_path / 'back.pth'), to_official(published)
     assert written.keys() == {'net'} and written['net'].keys() == expected.keys()
     assert all(torch.equal(written['net'][key], value) for key, value in expected.items())
+
+
+def test_weights_of_another_trunk_are_told(tmp_path):
+    model = pointcloud.create_model('pointmlp_elite')
+    text = "model = dict(type='PointCloudClassifier', backbone=dict(type='MyTrunk', arch='pointmlp_elite'))"
+    torch.save({'state_dict': model.state_dict(), 'meta': {'cfg': text}}, tmp_path / 'epoch_1.pth')
+    assert load(model, tmp_path / 'epoch_1.pth').otherwise == ('by the backbone MyTrunk where this model has PointMLP',)
+    model.backbone.__class__ = type('MyTrunk', (type(model.backbone),), {})
+    assert not load(model, tmp_path / 'epoch_1.pth').otherwise

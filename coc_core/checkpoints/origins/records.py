@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from coc_core.checkpoints.origins.base import Denominator, Source
@@ -55,8 +55,8 @@ def recorded_mixer(meta: Mapping[str, Any]) -> str | None:
     return last_name(mixer['type']) if 'type' in mixer else None
 
 
-def recorded_backbone(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the backbone in the config of the training that wrote the file, or {} where that has no Context Cluster.
+def recorded_backbone(meta: Mapping[str, Any], variants: Container[str] = VARIANTS.keys()) -> dict[str, Any]:
+    """Return the backbone in the config of the training that wrote the file, or {} where that has none of ``variants``.
 
     The config is a program of whoever wrote the file: it is read, and never run.
     """
@@ -70,7 +70,7 @@ def recorded_backbone(meta: Mapping[str, Any]) -> dict[str, Any]:
         node.value for node in nodes if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'backbone'
     ]
     for found in map(_value, named):
-        if isinstance(found, dict) and (last_name(found.get('type')) == STOCK_BACKBONE or _is_variant(found)):
+        if isinstance(found, dict) and (last_name(found.get('type')) == STOCK_BACKBONE or _is_variant(found, variants)):
             return found
     return {}
 
@@ -80,10 +80,10 @@ def last_name(kind: Any) -> str:
     return str(kind).strip('\'"').rpartition('.')[2]
 
 
-def _is_variant(backbone: Mapping[str, Any]) -> bool:
+def _is_variant(backbone: Mapping[str, Any], variants: Container[str]) -> bool:
     # A subclass of the user's has a name of its own.
     arch = backbone.get('arch')
-    return isinstance(arch, dict) or (isinstance(arch, str) and arch in VARIANTS)
+    return isinstance(arch, dict) or (isinstance(arch, str) and arch in variants)
 
 
 def _value(node: ast.expr) -> Any:
