@@ -46,15 +46,8 @@ class Clouds(Origin):
         weights, unknown, changes = self.rename(content.weights)
         title = recorded_title(content.meta) or self.title
         left = {**{key: content.weights[key] for key in unknown}, **content.others}
-        return Source(
-            self,
-            title,
-            self.family,
-            weights,
-            left,
-            (*content.steps, *changes),
-            backbone=recorded_backbone(content.meta, VARIANTS),
-        )
+        backbone = recorded_backbone(content.meta, VARIANTS)
+        return Source(self, title, self.family, weights, left, (*content.steps, *changes), backbone=backbone)
 
     def library_form(self, source: Source) -> str | None:
         """Return this project's names: `pointcloud` is the library."""

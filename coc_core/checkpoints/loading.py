@@ -146,9 +146,7 @@ def load_content(
         denominator=denominator,
         evidence=evidence,
         problems=tuple(problems),
-        otherwise=other_backbone(getattr(model, 'backbone', model), source)
-        if trunk is None
-        else differences(trunk, source),
+        otherwise=differences(trunk, source) if trunk else other_backbone(getattr(model, 'backbone', model), source),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from coc_core.checkpoints import load_content, read
 from coc_core.checkpoints.layouts import Layout
 from coc_core.checkpoints.origins import recognize
+from coc_core.checkpoints.origins.records import STOCK_MIXER
 from coc_core.errors import UserError
 from coc_core.mm.backbone import ContextClusterBackbone
 
@@ -56,6 +57,11 @@ def start_of_images(checkpoint: str | None, arch: str, layout: Layout, **backbon
         return Start('random weights', False, _SCRATCH, dict(init_cfg='None', layer_scale_init='0.1'))
     content = read(checkpoint)
     source = recognize(content, checkpoint)
+    if source.mixer not in (None, STOCK_MIXER):
+        raise UserError(
+            f'--checkpoint {checkpoint} was trained with the mixer {source.mixer}, which this tool does not know: '
+            'leave the file out, and write custom_imports, mixer and init_cfg into the config (docs/extending.md).'
+        )
     arguments = {}
     if source.denominator.name not in (None, 'similarity'):
         arguments['denominator'] = repr(source.denominator.name)
