@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coc_core.checkpoints.differences import differences, other_backbone
 from coc_core.checkpoints.layouts import LAYOUTS
 from coc_core.checkpoints.origins import Source, recognize
 from coc_core.checkpoints.reading import CheckpointError, read
-from coc_core.checkpoints.trainings import differences, other_backbone
 from coc_core.model import ContextCluster
 from coc_core.ops.regions import DENOMINATORS
 
@@ -39,7 +39,7 @@ class Report:
         evidence: What tells that the weights were trained with it.
         problems: What does not fit, only with ``strict=False``.
         otherwise: What the training that the file records had otherwise than the model: see
-            `coc_core.checkpoints.trainings`.
+            `coc_core.checkpoints.differences`.
     """
 
     name: str

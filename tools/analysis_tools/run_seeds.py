@@ -40,7 +40,7 @@ from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
 from coc_core.mm.data_checks.inspection import innermost_datasets
 from coc_core.mm.fault_tolerance.data_identity import identity_of
-from coc_core.mm.fault_tolerance.holding import hold
+from coc_core.mm.fault_tolerance.locking import lock
 from coc_core.mm.fault_tolerance.saving import POINTER
 from coc_core.mm.fault_tolerance.settings import changes, settings_of, shown
 from coc_core.mm.fault_tolerance.states import earlier_files, find_state
@@ -263,7 +263,7 @@ def run_seeds(args: argparse.Namespace) -> None:
     if set(args.cfg_options) & {'randomness', 'randomness.seed'}:
         raise UserError('--cfg-options randomness.seed would be that of all runs: --seeds gives each its own.')
     folder = args.work_dir or Path('work_dirs') / f'{Path(args.config).stem}-seeds'
-    hold(str(folder))
+    lock(str(folder))
     runs: dict[int, dict[str, Any]] = {}
     for seed in args.seeds:
         runs[seed] = run_seed(args, seed, folder / f'seed-{seed}')

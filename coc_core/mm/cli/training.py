@@ -13,7 +13,7 @@ from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError
 from coc_core.files import check_writable
 from coc_core.mm.cli.running import is_first_process, process_count
-from coc_core.mm.fault_tolerance.holding import hold
+from coc_core.mm.fault_tolerance.locking import lock
 from coc_core.mm.fault_tolerance.loops import ResumableEpochLoop, ResumableIterLoop
 from coc_core.mm.fault_tolerance.states import TrainingState, check_same_data, find_start, keep_run
 from coc_core.mm.mixed_precision import processor_has_bfloat16
@@ -68,7 +68,7 @@ def apply_start(cfg: Config, args: argparse.Namespace) -> TrainingState | None:
     _use_resumable_loops(cfg)
     check_writable(Path(cfg.work_dir))
     if is_first_process(cfg.get('launcher', 'none')):
-        hold(cfg.work_dir)
+        lock(cfg.work_dir)
     state = find_start(cfg, args.resume, overwrite=args.overwrite)
     cfg.resume = state is not None
     if state is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from coc_core.checkpoints.origins import Source
-from coc_core.checkpoints.origins.records import last_name
+from coc_core.checkpoints.origins.records import STOCK_BACKBONE, last_name
 from coc_core.errors import UserError
 from coc_core.model import ContextCluster
 from coc_core.variants import CoCConfig, get_config
@@ -51,10 +51,10 @@ def differences(trunk: ContextCluster, source: Source) -> tuple[str, ...]:
 
 def other_backbone(trunk: nn.Module, source: Source) -> tuple[str, ...]:
     """Return that a file records another class of backbone than a model's, where it does."""
-    kind, kinds = last_name(source.backbone.get('type')), [base.__name__ for base in type(trunk).__mro__]
-    if not source.backbone or (kind in kinds and (kind not in _STOCK or kinds[0] in _STOCK)):
+    theirs, mine = last_name(source.backbone.get('type')), type(trunk).__name__
+    if not source.backbone or _REGISTERED.get(theirs, theirs) == _REGISTERED.get(mine, mine):
         return ()
-    return (f'by the backbone {kind} where this model has {kinds[0]}',)
+    return (f'by the backbone {theirs} where this model has {mine}',)
 
 
 def tell_differences(report: Report) -> None:
@@ -69,7 +69,8 @@ class _Default:
 
 
 _DEFAULT = _Default()
-_STOCK = ('ContextCluster', 'ContextClusterBackbone', 'PointMLP')
+# The class that configs know as ContextCluster.
+_REGISTERED = {'ContextClusterBackbone': STOCK_BACKBONE}
 
 
 def _sentence(name: str, theirs: Any, mine: Any) -> str:

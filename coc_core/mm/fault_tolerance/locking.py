@@ -9,11 +9,11 @@ from typing import BinaryIO
 from coc_core.mm.fault_tolerance.faults import Fault
 
 _FILE = '.training'
-_held: list[BinaryIO] = []
+_locks: list[BinaryIO] = []
 
 
-def hold(work_dir: str) -> None:
-    """Hold a work folder for this process until it ends, in whatever way; its data workers do not hold it.
+def lock(work_dir: str) -> None:
+    """Lock a work folder for this process until it ends, in whatever way; its data workers do not hold the lock.
 
     Raises:
         Fault: Another process holds it, on whatever machine.
@@ -22,7 +22,7 @@ def hold(work_dir: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # As lockf's locks are the process's own: to close the file anywhere in it would let the folder go.
     file = (folder / _FILE).open('wb')
-    _held.append(file)
+    _locks.append(file)
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
