@@ -1,8 +1,9 @@
-"""What is timed side by side: Context Clusters, their reference form, models of timm, the operator."""
+"""What is timed side by side: Context Clusters, their reference form, other mixers, models of timm, the operator."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from benchmarks.counting import count_flops, nbytes, parameter_count, plain_copy
 from benchmarks.equality import check_compiled, check_model, check_operator
 from benchmarks.machine import DTYPES
 from coc_core.errors import UserError, did_you_mean
+from coc_core.mixers import MixerFactory
 from coc_core.ops import cluster
 from coc_core.reference import classify_reference, dense_reference
 
@@ -28,7 +30,7 @@ class Candidate:
     Attributes:
         name: Of the row; the candidates of a run have different ones.
         step: One evaluation or training step.
-        impl: Of the clustering operator; None for models of timm.
+        impl: Of the clustering operator; None for models of timm and mixers of one's own.
         flops: Of one step, see `count_flops`.
         bytes: Of one step, see `docs/benchmarks.md`.
         parameters: Number of parameters; None for the operator.
@@ -81,11 +83,27 @@ def model_candidates(
                         reference=reference_name if is_own and reference else None,
                     )
                 )
-    for name in case.peers:
-        model = timm_model(name, case).to(device)
-        counts = _model_counts(name, model, 'forward', images, mode, case)
-        candidates.append(Candidate(name, model_step(model, model, images, mode, precision), None, *counts))
+    for name, model, method in _others(case):
+        forward = getattr(model.to(device), method)
+        counts = _model_counts(name, model, method, images, mode, case)
+        calls = {name: forward}
+        if case.compiled and isinstance(model, coc_core.ContextCluster):
+            calls[f'{name} compiled'] = compiled = torch.compile(forward)
+            check_compiled(name, forward, compiled, images)
+        for label, call in calls.items():
+            candidates.append(Candidate(label, model_step(model, call, images, mode, precision), None, *counts))
     return candidates
+
+
+def _others(case: ModelCase) -> Iterator[tuple[str, nn.Module, str]]:
+    """Name, model and method of what has no reference form: mixers of one's own, and models of timm."""
+    for mixer in case.mixers:
+        factory = mixer_by_name(mixer)
+        for name in case.models:
+            model = context_cluster(name, 'auto', case.dense, factory)
+            yield f'{name} {mixer}', model, forward_name(case.dense)
+    for name in case.peers:
+        yield name, timm_model(name, case), 'forward'
 
 
 def check_case(case: Case, *, precision: str, impls: tuple[str, ...], device: torch.device) -> None:
@@ -111,7 +129,25 @@ def _operator_uses(config: coc_core.CoCConfig) -> Iterable[tuple[int, int, int, 
     return zip(config.heads, config.head_dim, config.center_grid, config.region_grid, strict=True)
 
 
-def context_cluster(name: str, impl: str, dense: bool) -> coc_core.ContextCluster:
+def mixer_by_name(name: str) -> MixerFactory:
+    """Return what builds a mixer, by its module and its name in it: ``distance_mixer:DistanceMixer``.
+
+    Raises:
+        UserError: There is none.
+    """
+    if ':' not in name:
+        raise UserError(f'--mixer {name}: name a module and a class in it, such as distance_mixer:DistanceMixer.')
+    try:
+        factory: MixerFactory = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f'--mixer {name}: {error}. Name a module that Python finds (PYTHONPATH=. for one in this folder) and a '
+            'class in it.'
+        ) from error
+    return factory
+
+
+def context_cluster(name: str, impl: str, dense: bool, mixer: MixerFactory | None = None) -> coc_core.ContextCluster:
     """Build a Context Cluster by the name that a case gives it.
 
     Raises:
@@ -120,7 +156,7 @@ def context_cluster(name: str, impl: str, dense: bool) -> coc_core.ContextCluste
     arch, center_grid = split_name(name)
     config = coc_core.variants.get_config(arch).override(impl=impl)
     config = config if center_grid is None else config.override(center_grid=center_grid)
-    return coc_core.ContextCluster(config, dense_indices=range(config.num_stages) if dense else ())
+    return coc_core.ContextCluster(config, dense_indices=range(config.num_stages) if dense else (), mixer=mixer)
 
 
 def timm_model(name: str, case: ModelCase) -> nn.Module:

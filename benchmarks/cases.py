@@ -24,6 +24,7 @@ class ModelCase:
         batch_size: Images in a batch.
         dense: Measure backbones with four outputs instead of classifiers.
         peers: Models of timm beside them.
+        mixers: Mixers of one's own, ``module:Class``: each of the models also with them for its clustering layer.
         rounds: How often each is timed.
         modes: ``'eval'``, ``'train'`` or both.
         compiled: Measure each Context Cluster compiled by ``torch.compile`` too, fused and in plain PyTorch.
@@ -35,6 +36,7 @@ class ModelCase:
     batch_size: int
     dense: bool = False
     peers: tuple[str, ...] = ()
+    mixers: tuple[str, ...] = ()
     rounds: int = 7
     modes: tuple[str, ...] = MODES
     compiled: bool = False

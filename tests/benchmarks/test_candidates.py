@@ -1,5 +1,8 @@
 """What is timed: each candidate's name, what it is compared with, and what a step does."""
 
+import dataclasses
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -31,6 +34,54 @@ def test_models_stand_beside_their_reference_form_and_models_of_timm():
     assert peer.parameters == 11_689_512
     # The image, the logits and each weight, once.
     assert peer.bytes == 4 * (3 * 32 * 64 + 1000 + peer.parameters)
+
+
+def test_mixers_of_ones_own_stand_beside_the_stock_layer(tmp_path, monkeypatch):
+    (tmp_path / 'soft_mixer_timed.py').write_text(
+        'from functools import partial\n'
+        'from coc_core.layers import ClusterMixer\n'
+        'class SoftMixer(ClusterMixer):\n'
+        '    def __init__(self, *args, heat=1.0, **kwargs):\n'
+        '        super().__init__(*args, **kwargs)\n'
+        '        self.heat = heat\n'
+        '    def assign(self, z_GMN):\n'
+        '        return (z_GMN / self.heat).softmax(1)\n'
+        'warm = partial(SoftMixer, heat=2.0)\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    built = []
+    monkeypatch.setattr(
+        candidates,
+        'model_step',
+        lambda model, *_: lambda: built.append([m.heat for m in model.modules() if hasattr(m, 'heat')]),
+    )
+    case = ModelCase(('coc_tiny',), (32, 64), 1, mixers=('soft_mixer_timed:SoftMixer', 'soft_mixer_timed:warm'))
+    options = dict(precision='fp32', impls=('auto',), reference=True, device=CPU)
+    for mode, dense in (('eval', False), ('train', True)):
+        found = model_candidates(dataclasses.replace(case, dense=dense), mode=mode, **options)
+        assert compared(found) == [
+            ('coc_tiny', 'auto', 'coc_tiny reference'),
+            ('coc_tiny reference', 'reference', None),
+            ('coc_tiny soft_mixer_timed:SoftMixer', None, None),
+            ('coc_tiny soft_mixer_timed:warm', None, None),
+        ]
+        assert found[0].parameters == found[2].parameters
+        for candidate in found:
+            candidate.step()
+    assert [set(heats) for heats in built] == 2 * [set(), set(), {1.0}, {2.0}]
+
+
+@pytest.mark.parametrize(
+    ('mixer', 'sentence'),
+    [
+        ('DistanceMixer', 'name a module and a class in it, such as distance_mixer:DistanceMixer'),
+        ('nowhere:Mixer', "No module named 'nowhere'. Name a module that Python finds"),
+        ('coc_core.layers:Mixer', "module 'coc_core.layers' has no attribute 'Mixer'"),
+    ],
+)
+def test_a_mixer_that_is_not_there_is_told(mixer, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        candidates.mixer_by_name(mixer)
 
 
 def test_compiled_models_stand_beside_those_that_are_not(monkeypatch):

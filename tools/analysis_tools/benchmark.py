@@ -54,6 +54,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar='NAME',
         help=f'models of timm beside them; without a name {" ".join(PEERS)}',
     )
+    models.add_argument(
+        '--mixer',
+        nargs='+',
+        default=(),
+        metavar='MODULE:CLASS',
+        help='Context Clusters also with mixers of your own (distance_mixer:DistanceMixer)',
+    )
     models.add_argument('--compile', action='store_true', help='also compiled by torch.compile, fused and plain')
     operator = parser.add_argument_group('operator')
     operator.add_argument(
@@ -82,8 +89,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.operator != bool(args.shape):
         parser.error('--operator and --shape B H W HEADS D CENTERS REGIONS go together')
-    if not args.model and (args.dense or args.center_grid or args.compile or args.busy or args.peers != ()):
-        parser.error('--dense, --center-grid, --compile, --busy and --peers are for --model')
+    of_models = args.dense or args.center_grid or args.compile or args.busy or args.mixer or args.peers != ()
+    if not args.model and of_models:
+        parser.error('--dense, --center-grid, --compile, --busy, --mixer and --peers are for --model')
+    if args.mixer and not any(is_context_cluster(name) for name in args.model):
+        parser.error('--mixer takes the place of the clustering layer: name a Context Cluster in --model')
     return args
 
 
@@ -149,7 +159,7 @@ def cases_of(args: argparse.Namespace, device_type: str) -> list[Case]:
     # A bare --peers is an empty list.
     named = PEERS if args.peers == [] else args.peers
     theirs = dict.fromkeys([*(name for name in args.model if not is_context_cluster(name)), *named])
-    changes |= dict(compiled=args.compile, busy=args.busy)
+    changes |= dict(mixers=tuple(dict.fromkeys(args.mixer)), compiled=args.compile, busy=args.busy)
     return [ModelCase(tuple(ours), tuple(args.size), args.batch_size, args.dense, tuple(theirs), **changes)]
 
 

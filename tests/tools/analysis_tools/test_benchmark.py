@@ -92,8 +92,12 @@ def test_table_is_rendered_from_the_file(measured, capsys):
             [ModelCase(('coc_tiny-9',), (224, 224), 8, dense=True, peers=('resnet18',), modes=('train',))],
         ),
         (('--model', 'coc_small', '--peers'), [ModelCase(('coc_small',), (224, 224), 8, peers=PEERS)]),
+        (
+            ('--model', 'coc_small', '--mixer', 'mine:A', 'mine:B', 'mine:A'),
+            [ModelCase(('coc_small',), (224, 224), 8, mixers=('mine:A', 'mine:B'))],
+        ),
     ],
-    ids=['operator', 'dense', 'peers'],
+    ids=['operator', 'dense', 'peers', 'mixers'],
 )
 def test_cases_are_what_is_asked_for(arguments, cases):
     assert tool.cases_of(tool.parse_args(list(arguments)), 'cpu') == cases
@@ -146,6 +150,8 @@ def test_mistakes_are_one_sentence(monkeypatch, capsys, arguments, sentence):
         ('--model', 'coc_tiny', '--rounds', 0),
         ('--operator',),
         ('--suite', '--dense'),
+        ('--model', 'resnet18', '--mixer', 'mine:A'),
+        ('--operator', '--shape', *'1664224', '--mixer', 'mine:A'),
         ('--model', 'coc_tiny', '--suite'),
         ('--model', 'coc_tiny', '--mode', 'test'),
     ],
