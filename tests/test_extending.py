@@ -1,5 +1,6 @@
 """The examples of docs/extending.md, as they stand in the page, trained, tested, drawn and exported from outside."""
 
+import math
 import os
 import re
 import subprocess
@@ -9,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, init_default_scope
+from mmpretrain.structures import DataSample
 from PIL import Image
 from processes import run_tool
 
 import coc_core
 from coc_core import checkpoints
+from coc_core.mm.configs import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / 'docs' / 'extending.md').read_text()
@@ -111,6 +114,21 @@ def test_example(folder, name):
     assert list((folder / 'pictures').glob('*.png'))
     told = run(folder, tools / 'deployment' / 'export_onnx.py', config, checkpoint, '--out', f'{name}.onnx')
     assert 'agrees with PyTorch' in told and (folder / f'{name}.onnx').is_file()
+
+
+@pytest.mark.parametrize('checkpointing', [False, True])
+def test_loss_of_the_clusters_reaches_what_makes_them(folder, monkeypatch, checkpointing):
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.chdir(folder)
+    cfg = load_config('balanced.py')
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model | dict(backbone=cfg.model.backbone | dict(grad_checkpointing=checkpointing))).train()
+    samples = [DataSample().set_gt_label(label) for label in range(2)]
+    losses = model.loss(torch.randn(2, 3, 64, 64), samples)
+    assert set(losses) == {'loss', 'loss_balance'} and 0 < losses['loss_balance'] < 0.1 * math.log(4)
+    losses['loss_balance'].backward()
+    mixers = [layer for layer in model.modules() if hasattr(layer, 'imbalance')]
+    assert len(mixers) == 14 and all(mixer.points_values.weight.grad.any() for mixer in mixers)
 
 
 def test_a_mistake_in_a_mixers_arguments_is_one_sentence(folder):
