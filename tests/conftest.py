@@ -1,5 +1,6 @@
 """Golden cases: outputs of the published implementation on weights and inputs that are functions of their names."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -51,6 +52,12 @@ class Golden:
     def published_state_dict(cls, keys: str) -> dict[str, torch.Tensor]:
         entries = json.loads((GOLDEN / f'keys_{keys}.json').read_text())
         return {key: cls.parameter(key, shape) for key, shape in entries}
+
+
+def pytest_collection_finish() -> None:
+    """Take all that the tests import out of the garbage collector's sight: mmengine runs it for each data set."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

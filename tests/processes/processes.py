@@ -7,6 +7,7 @@ of the plugins start Python anew.
 """
 
 import functools
+import gc
 import json
 import multiprocessing
 import os
@@ -92,6 +93,8 @@ def _become(
     own = [part for part in environment.get('PYTHONPATH', '').split(os.pathsep) if part]
     sys.path[:] = [str(Path(words[0]).resolve().parent), *own, *path]
     sys.argv[:] = words
+    # mmengine collects garbage for each data set, among all that the server has imported.
+    gc.freeze()
     # The tool's own worker processes start as they do everywhere, not through this server.
     multiprocessing.set_start_method(None, force=True)
     runpy.run_path(words[0], run_name='__main__')

@@ -212,7 +212,7 @@ sys.exit(run_child([sys.executable, '-c', sys.argv[1]]))
 """
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_reaches_what_trains(number):
     command = [sys.executable, '-c', PARENT, CHILD.format(int(number))]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as parent:
