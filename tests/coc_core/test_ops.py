@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from coc_core.ops import assign, cluster, implementations
+from coc_core.ops.cpu.slabs import spare_channels
 from coc_core.ops.regions import pooling_windows
 
 # Of 'triton', which has no float64, the tests are in test_triton.py.
@@ -43,6 +44,8 @@ CASES = [
     Case(1, 1, 1, 2, 4),
     Case(2, 13, 1, 1, 32, center_grid=1),
     Case(1, 6, 10, 2, 7, center_grid=(3, 1), region_grid=(2, 5)),
+    # Groups that have spare channels on a CPU.
+    Case(2, 4, 6, 2, 24, region_grid=(2, 3)),
 ]
 
 
@@ -70,6 +73,12 @@ def test_fast_equals_plain_and_reference(impl, denominator, case):
         want = run(tensors, upstream, case, impl=truth, denominator=denominator)
         for g, w in zip(got, want, strict=True):
             assert_close(g, w, rtol=1e-10, atol=1e-12)
+
+
+def test_small_groups_have_spare_channels_where_few_make_their_products_fast():
+    # Four centers and four points: 384 multiplications with 24 channels, 400 with 25.
+    assert [spare_channels(4 * 4, dim) for dim in (12, 13, 24, 25, 32)] == [0, 12, 1, 0, 0]
+    assert spare_channels(0, 8) == 0
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 5), (8, 2), (7, 7)], ids=str)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -20,6 +21,8 @@ from coc_core.ops.regions import Grid, Pair, as_pair, cached_windows, region_siz
 
 # Of the points, values and similarities that are at work at a time.
 PIECE_BYTES = 8 * 2**20
+# A batch of matrices that each take fewer multiplications is PyTorch's own loops, up to nine times as slow.
+LIBRARY_PRODUCTS = 400
 
 
 @dataclass(frozen=True)
@@ -59,17 +62,25 @@ class SlabClustering:
         return (slice(start, start + step) for start in range(0, len(x_SHW), step))
 
     def _groups(self, *maps_SHWKD: Tensor) -> tuple[Tensor, ...]:
-        """Return the pooling windows, [M, N], and each map as groups, [G, N, D], in the computing precision."""
+        """Return the pooling windows, [M, N], and each map as groups, [G, N, D], in the computing precision.
+
+        Small groups have spare channels of zeros, which change no product.
+        """
         first = maps_SHWKD[0]
         dtype = working_dtype(first)
         size = self.height, first.shape[2] // self.cols
-        groups = (rearrange(x, 's h (c w) k d -> (s c k) (h w) d', c=self.cols).to(dtype) for x in maps_SHWKD)
-        return cached_windows(size, self.center_grid, dtype, first.device), *groups
+        windows_MN = cached_windows(size, self.center_grid, dtype, first.device)
+        return windows_MN, *(self._group(x, windows_MN.numel()).to(dtype) for x in maps_SHWKD)
+
+    def _group(self, x_SHWKD: Tensor, assignments: int) -> Tensor:
+        parts = rearrange(x_SHWKD, 's h (c w) k d -> s c k h w d', c=self.cols)
+        spare = spare_channels(assignments, parts.shape[-1])
+        return rearrange(F.pad(parts, (0, spare)) if spare else parts, 's c k h w d -> (s c k) (h w) d')
 
     def _write(self, target_SHWKD: Tensor, x_GND: Tensor) -> None:
-        """Put groups into a map that is there, of any strides and dtype."""
+        """Put groups, without spare channels, into a map that is there, of any strides and dtype."""
         places = rearrange(target_SHWKD, 's h (c w) k d -> s c k h w d', c=self.cols)
-        places.copy_(x_GND.view(places.shape))
+        places.copy_(x_GND[..., : places.shape[-1]].view(places.shape))
 
     def forward(
         self, points_SHWKD: Tensor, values_SHWKD: Tensor, alpha: Tensor, beta: Tensor, mixed_SHWKD: Tensor
@@ -96,6 +107,17 @@ class SlabClustering:
         if mixed_SHWKD is not None and mixed is not None:
             self._write(mixed_SHWKD, mixed)
         return grad_scalars
+
+
+def spare_channels(assignments: int, dim: int) -> int:
+    """Return how many channels of zeros make the products of a group faster: none where they would double its size.
+
+    Args:
+        assignments: Centers of a region times its points.
+        dim: Channels of a head.
+    """
+    spare = -(-LIBRARY_PRODUCTS // max(assignments, 1)) - dim
+    return spare if 0 < spare < dim else 0
 
 
 def cluster(points_BHWKD: Tensor, values_BHWKD: Tensor, alpha: Tensor, beta: Tensor, **options: Any) -> Tensor:
