@@ -76,6 +76,12 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         beside.write_bytes(content)
 
 
+def check_out(folder: Path) -> None:
+    """Raise UserError where what ``--out`` names cannot become a folder."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'--out {folder} is a file: name a folder.')
+
+
 def check_writable(folder: Path, size: int = 1_000_000) -> None:
     """Check, by writing and removing it, that a folder takes a file.
 

@@ -26,7 +26,7 @@ import numpy as np
 from rich.progress import Progress
 
 from coc_core.errors import UserError
-from coc_core.files import replacing, write_bytes
+from coc_core.files import check_out, replacing, write_bytes
 from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.explorer.viewer import ClusterViewer, View
@@ -138,8 +138,7 @@ def check_options(args: argparse.Namespace) -> None:
         check_library()
     if args.labels is not None and not args.labels.exists():
         raise UserError(f'--labels {args.labels} does not exist.')
-    if args.out.exists() and not args.out.is_dir():
-        raise UserError(f'--out {args.out} is a file: name a folder.')
+    check_out(args.out)
 
 
 def check_layer(args: argparse.Namespace, viewer: ClusterViewer) -> None:
