@@ -39,15 +39,16 @@ def list_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
     Raises:
         UserError: There are none.
     """
-    own = None if leave_out is None or leave_out.resolve() == folder.resolve() else leave_out.resolve()
-    found = sorted(
-        path
-        for path in folder.rglob('*')
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not is_hidden(str(path.relative_to(folder)))
-        and (own is None or own not in path.resolve().parents)
-        and path.is_file()
-    )
+    root = folder.resolve()
+    own = leave_out.resolve() if leave_out else None
+    own = own if own is not None and root in own.parents else None
+    found = []
+    for path in folder.rglob('*'):
+        name = path.relative_to(folder)
+        is_own = own is not None and own in (root / name).parents
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(str(name)) and not is_own and path.is_file():
+            found.append(path)
+    found.sort()
     if not found:
         raise UserError(f'The folder {folder} holds no images ({", ".join(IMAGE_SUFFIXES)}).')
     return found
