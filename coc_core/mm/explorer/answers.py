@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +20,7 @@ from coc_core.visualization.painting import enlarge, highlight, overlay, similar
 from coc_core.visualization.recorder import LayerClusters
 
 CHECKPOINT_SUFFIXES = ('.pth', '.safetensors')
+_CONFIG = re.compile(r'^model\s*=\s*dict\(', re.MULTILINE)
 _SHORTEST_SIDE = 420
 _GAP = 8
 
@@ -220,5 +222,11 @@ def find_checkpoints(places: Sequence[Path]) -> list[str]:
 
 def model_of(checkpoint: str) -> str | None:
     """Return the config that trained a checkpoint, as mmengine leaves its copy beside it, or None."""
-    models = known_models()
-    return next((path.stem for path in Path(checkpoint).parent.glob('*.py') if path.stem in models), None)
+    return next(iter(configs_beside([checkpoint])), None)
+
+
+def configs_beside(checkpoints: Sequence[str]) -> list[str]:
+    """Return the configs in the folders of checkpoints: to read one is to run it, and other programs may lie there."""
+    folders = dict.fromkeys(Path(checkpoint).parent for checkpoint in checkpoints)
+    found = (path for folder in folders for path in sorted(folder.glob('*.py')))
+    return [str(path) for path in found if _CONFIG.search(path.read_text(encoding='utf-8', errors='replace'))]
