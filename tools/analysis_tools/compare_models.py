@@ -62,7 +62,7 @@ def compare(args: argparse.Namespace) -> None:
             raise UserError(f'Two configs are named {name}: rename one, as the name is that of its folder.')
     # What is trained for days shall not end at a full disk or a slip of the pen.
     check_out(args.out)
-    check_writable(args.out)
+    check_writable(next(place for place in (args.out, *args.out.absolute().parents) if place.exists()))
     folder = args.work_dir or Path('work_dirs') / args.out.name
     models = [record(config, folder / config.stem, args) for config in args.configs]
     check_same_test(models)
