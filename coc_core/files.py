@@ -47,7 +47,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(beside, path)
             _flush(path.parent)
     except OSError as error:
-        raise UserError(f'{path} cannot be written: {_reason(path, error)}.') from error
+        # Within such a place a package may have written by this same way.
+        told = path.parent.parent / path.name if path.parent.name.startswith(_UNFINISHED) else path
+        raise UserError(f'{told} cannot be written: {_reason(path, error)}.') from error
 
 
 @contextmanager

@@ -26,6 +26,8 @@ def test_a_file_is_complete_or_as_it_was(tmp_path):
         write_half(KeyError('an error of whoever writes'))
     assert path.read_bytes() == b'old'
     assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(UserError, match=f'^{path} cannot be written'), replacing(path) as beside, replacing(beside):
+        raise OSError(28, 'No space left on device')
     with pytest.raises(UserError, match='cannot be written'):
         write_bytes(path / 'below-a-file.txt', b'')
 
