@@ -6,10 +6,14 @@ import errno
 import os
 import os.path as osp
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from coc_core.errors import UserError
 
@@ -25,8 +29,8 @@ def is_hidden(path: str) -> bool:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a place beside ``path`` to write a file to; flush it to the disk and move it to ``path`` at the end.
 
-    Where anything fails, ``path`` is what it was before. The place has the same file name, for what chooses a format by
-    its ending.
+    Where anything fails, or SIGTERM ends the process, ``path`` is what it was before. The place has the same file name,
+    for what chooses a format by its ending.
 
     Args:
         path: The file; missing folders are made.
@@ -36,14 +40,39 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as folder:
+        with ending_in_order(), tempfile.TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as folder:
             beside = Path(folder) / path.name
             yield beside
             _flush(beside)
             os.replace(beside, path)
             _flush(path.parent)
     except OSError as error:
-        raise UserError(f'{path} cannot be written: {_reason(path, error)}.') from error
+        # Within such a place a package may have written by this same way.
+        told = path.parent.parent / path.name if path.parent.name.startswith(_UNFINISHED) else path
+        raise UserError(f'{told} cannot be written: {_reason(path, error)}.') from error
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Within it SIGTERM raises SystemExit, so that what was begun is cleared away, unless somebody listens for it."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if not ours:
+        yield
+        return
+    process = os.getpid()
+
+    def end(number: int, frame: Any) -> None:
+        if os.getpid() == process:
+            sys.exit(128 + number)
+        # A process that was forked meanwhile ends as it would have.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _reason(path: Path, error: OSError) -> str:
@@ -74,6 +103,12 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """
     with replacing(path) as beside:
         beside.write_bytes(content)
+
+
+def check_out(folder: Path) -> None:
+    """Raise UserError where what ``--out`` names cannot become a folder."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'--out {folder} is a file: name a folder.')
 
 
 def check_writable(folder: Path, size: int = 1_000_000) -> None:

@@ -34,6 +34,6 @@ def draw_cloud(path: Path, points: Any, colors: Any, title: str, *, bar: str = '
     sides = (points.max(0) - points.min(0)).clip(1e-3)
     axes.set_box_aspect(tuple(sides), zoom=1.15)
     axes.set_axis_off()
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)
     with replacing(path) as beside:
         figure.savefig(beside, dpi=120)

@@ -4,7 +4,7 @@
 python tools/predict.py INPUT ... --config CONFIG --checkpoint FILE [--out FOLDER] [--num-shards N --shard I] ...
 
 Writes a table, pictures and what else the task has below --out. What is in the table already is not predicted again.
-Exit code 0: all predicted; 1: some files could not be read; 2: the command or the config is wrong.
+Exit code 0: all predicted; 1: some files could not be read, predicted or drawn; 2: the command or the config is wrong.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ require('mmengine')
 from rich.progress import Progress
 
 from coc_core.errors import UserError
+from coc_core.files import check_out
 from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.hooks.progress import progress_bar, terminal_console
@@ -73,8 +74,7 @@ def shard_of(args: argparse.Namespace) -> Shard:
         raise UserError(f'--num-shards {args.num_shards} needs --shard I, from 0 to {args.num_shards - 1}.')
     if args.shard is not None and not 0 <= args.shard < args.num_shards:
         raise UserError(f'--shard {args.shard} must be from 0 to {args.num_shards - 1}, one less than --num-shards.')
-    if args.out.exists() and not args.out.is_dir():
-        raise UserError(f'--out {args.out} is a file: name a folder.')
+    check_out(args.out)
     return Shard(args.shard or 0, args.num_shards)
 
 
@@ -110,7 +110,7 @@ def shown(total: int, done: int) -> Iterator[Progress | None]:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Predict everything; returns how many samples could not be predicted."""
+    """Predict everything; returns how many samples could not be predicted or drawn."""
     shard = shard_of(args)
     predictor = Predictor.from_config(
         args.config,
@@ -146,8 +146,9 @@ def predict(args: argparse.Namespace) -> int:
     files = writer.finish(shard, as_csv=args.table == 'csv')
     earlier = f' ({before} were there before)' if before else ''
     failed = f', {writer.problems} could not be predicted' if writer.problems else ''
+    failed += f', {writer.undrawn} without a picture' if writer.undrawn else ''
     print(f'{writer.written} predicted{earlier}{failed}: {", ".join(map(str, files))}')
-    return writer.problems
+    return writer.problems + writer.undrawn
 
 
 def main() -> int:

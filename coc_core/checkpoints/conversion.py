@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from coc_core.checkpoints.origins.base import origin_of, without_wrapper, writer
 from coc_core.checkpoints.origins.records import STOCK_MIXER, records_of
 from coc_core.checkpoints.reading import CheckpointError, read
 from coc_core.errors import UserError
-from coc_core.files import replacing
+from coc_core.files import write_bytes
 from coc_core.ops import check_denominator
 
 _SAFETENSORS = '.safetensors'
@@ -132,16 +133,19 @@ def _save(source: Source, meta: dict[str, str], out: Path, form: str) -> None:
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in source.origin.in_form(source, form).items()
     }
+    # In memory first: in writing to a full disk both formats fail in words of their own.
+    stream = io.BytesIO()
     try:
-        with replacing(out) as beside:
-            if out.suffix == _SAFETENSORS:
-                safetensors.torch.save_file(copies, beside, metadata={'format': 'pt', **meta})
-            else:
-                torch.save(writer.content_of_file(copies, meta), beside)
-    except UserError as error:
-        raise CheckpointError(str(error)) from error
+        if out.suffix == _SAFETENSORS:
+            stream.write(safetensors.torch.save(copies, metadata={'format': 'pt', **meta}))
+        else:
+            torch.save(writer.content_of_file(copies, meta), stream)
     except (RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(f'{out} cannot be written: {type(error).__name__}: {error}.') from error
+    try:
+        write_bytes(out, stream.getbuffer())
+    except UserError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def from_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -135,7 +135,8 @@ def _failed_import(file: Path, error: BaseException | None) -> UserError | None:
         named = re.fullmatch(r'Failed to import (\S+)', str(error))
         if named and not _is_there(named[1]):
             what = f'its custom_imports name the module {named[1]}, which is not there'
-            return UserError(f'The config {file} is not valid: {what}.')
+            remedy = 'correct the name, or tell Python where it is (PYTHONPATH=. for a file in this folder)'
+            return UserError(f'The config {file} is not valid: {what}: {remedy}.')
         error = error.__cause__ or error.__context__
     return None
 

@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
 from coc_core.checkpoints import CheckpointError
 from coc_core.mm.data_checks.inspection import shown
+from coc_core.mm.requirements import quiet_imports
+from coc_core.mm.task import test_dataset
+
+
+def classes_of(cfg: Config, content: Any, checkpoint: str) -> dict[str, Any]:
+    """Return what is known of the classes that a checkpoint predicts, without reading any data.
+
+    What the config names itself comes first, then what the checkpoint was trained with, then what the class of the test
+    data has: a data set of ImageNet's kind may hold other classes. Names that the checkpoint does not know are told in
+    a warning.
+
+    Args:
+        cfg: The config.
+        content: The checkpoint as it was read.
+        checkpoint: What messages call the checkpoint.
+
+    Raises:
+        CheckpointError: See `check_trained_classes`.
+    """
+    dataset = test_dataset(cfg)
+    with quiet_imports(), DATASETS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(dataset.type) if isinstance(dataset.get('type'), str) else dataset.get('type')
+        try:
+            known = dict(registry.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo)
+        except Exception:
+            # A class of the user's may read its data at once, which need not be here.
+            known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    stored = _inner(_inner(content, 'meta'), 'dataset_meta')
+    named = (dataset.get('metainfo') or {}).get('classes')
+    meta = known if named or not isinstance(stored, Mapping) else {**known, **stored}
+    tell_other_classes(content, meta.get('classes'), checkpoint)
+    return meta
+
+
+def tell_other_classes(content: Any, classes: Any, checkpoint: str) -> None:
+    """Warn of what `check_trained_classes` returns; arguments and errors as there."""
+    if told := check_trained_classes(content, classes, checkpoint):
+        logging.getLogger(__name__).warning('%s', told)
 
 
 def check_trained_classes(content: Any, classes: Any, checkpoint: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What surrounds a call: precision and autocast, tracing and transforms, and how often it may be differentiated."""
+"""What surrounds a call: precision and autocast, device, tracing and transforms, and how often it is differentiated."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ SECOND_DERIVATIVE = "Fused code is differentiated once only: for second derivati
 def working_dtype(x: Tensor) -> torch.dtype:
     """Return the precision that is computed in: float32 for half precision, else the tensor's own."""
     return torch.float32 if x.dtype in HALF else x.dtype
+
+
+def is_dead(device: torch.device) -> bool:
+    """Tell whether a device refuses all further calls of this process, as after an illegal memory access."""
+    if device.type != 'cuda':
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
 
 
 def widen(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from coc_core.errors import UserError
-from coc_core.files import replacing
+from coc_core.files import is_hidden, replacing
 from coc_core.visualization.decoding import decode, decoded
 
 # What OpenCV decodes to 8 bits, as far as Pillow knows its size before.
@@ -29,13 +29,26 @@ _GIF_COLORS = 128
 _PALETTE_FRAMES = 8
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files of a folder and its subfolders, in order of their names.
+def list_images(folder: Path, leave_out: Path | None = None) -> list[Path]:
+    """Return the image files of a folder and its subfolders, hidden ones passed over, in order of their names.
+
+    Args:
+        folder: The folder.
+        leave_out: A folder that is passed over, for what is written may stand below what is read.
 
     Raises:
         UserError: There are none.
     """
-    found = sorted(path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    root = folder.resolve()
+    own = leave_out.resolve() if leave_out else None
+    own = own if own is not None and root in own.parents else None
+    found = []
+    for path in folder.rglob('*'):
+        name = path.relative_to(folder)
+        is_own = own is not None and own in (root / name).parents
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(str(name)) and not is_own and path.is_file():
+            found.append(path)
+    found.sort()
     if not found:
         raise UserError(f'The folder {folder} holds no images ({", ".join(IMAGE_SUFFIXES)}).')
     return found

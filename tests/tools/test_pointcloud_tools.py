@@ -166,6 +166,22 @@ def test_pictures_of_chosen_clouds(trained, color):
         assert len(strong) > (0 if color == 'class' else 8)
 
 
+def test_what_no_cloud_can_be_drawn_of_is_one_sentence(trained, tmp_path):
+    checkpoint = trained / 'one' / 'epoch_3.pth'
+    content = torch.load(checkpoint, weights_only=False)
+    content['meta']['dataset_meta']['classes'] = content['meta']['dataset_meta']['classes'][::-1]
+    torch.save(content, other := tmp_path / 'other.pth')
+    (file := tmp_path / 'file').touch()
+    for path, data, out, sentence in (
+        (other, trained / 'data', tmp_path, 'other.pth was trained with the classes'),
+        (checkpoint, tmp_path, tmp_path, 'does not exist'),
+        (checkpoint, trained / 'data', file, f'--out {file} is a file: name a folder.'),
+    ):
+        tool = TOOLS / 'analysis_tools' / 'draw_points.py'
+        told = run(tool, CONFIG, path, '--samples', '0', '--out', out, *options(data), expect=2)
+        assert sentence in told and 'Traceback' not in told
+
+
 def test_seeds_are_trained_apart_and_summed_up(trained):
     work_dir = trained / 'seeds'
     command = (

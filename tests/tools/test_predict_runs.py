@@ -1,6 +1,7 @@
 """The prediction tool in this process: its table, its parts, what it goes on with, and what it refuses."""
 
 import csv
+import errno
 import importlib.util
 import json
 import math
@@ -12,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from coc_core.files import replacing
 from coc_core.mm.configs import load_config
 from coc_core.mm.models import build_model
-from coc_core.visualization.files import read_frames, write_film
+from coc_core.visualization.files import read_frames, write_film, write_image
+from mmpretrain_plugin.predictions import ClassPredictions
 
 ROOT = Path(__file__).parents[2]
 DETECTOR = ROOT / 'configs' / 'detection' / 'mask-rcnn_coc-tiny-4_fpn_1xb4-8e_digits.py'
@@ -46,8 +49,9 @@ def tool():
 def predict(tool, certain, monkeypatch, capsys):
     """Call the tool in this process with the classifier that is certain; return what it says on stderr."""
 
-    def call(*arguments, expect=0, config=CONFIG, workers=0):
-        common = ['--config', config, '--checkpoint', certain, '--workers', workers, '--no-pictures', '--batch-size', 4]
+    def call(*arguments, expect=0, config=CONFIG, workers=0, pictures=False):
+        common = ['--config', config, '--checkpoint', certain, '--workers', workers, '--batch-size', 4]
+        common += [] if pictures else ['--no-pictures']
         monkeypatch.setattr(sys, 'argv', ['predict.py', *map(str, [*arguments, *common])])
         code = tool.main()
         told = capsys.readouterr()
@@ -166,6 +170,54 @@ def test_a_frame_is_predicted_as_its_picture(tool, folder, tmp_path):
     assert len({str(row['top']) for row in film}) == 6
     (lost,) = predictor.rows([str(tmp_path / 'lost.png')])
     assert lost['path'] == str(tmp_path / 'lost.png') and 'does not exist' in lost['problem']
+
+
+@pytest.fixture
+def draw(predict, monkeypatch):
+    """Call the tool with pictures that are drawn by a function of an image and a file."""
+
+    def call(draw, *arguments, expect=0):
+        monkeypatch.setattr(ClassPredictions, 'draw', lambda self, image, sample, path: draw(image, path))
+        return predict(*arguments, expect=expect, pictures=True)
+
+    return call
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_and_the_others_are(draw, folder, tmp_path):
+    out = tmp_path / 'out'
+    Image.new('RGB', (31, 20)).save(folder / 'a' / '0.png')
+
+    def some(image, path):
+        if image.shape[1] == 31:
+            raise ZeroDivisionError('too wide')
+        write_image(path, image)
+
+    told = draw(some, folder / 'a', '--out', out, expect=1)
+    assert '0.png is predicted, but its picture cannot be drawn (ZeroDivisionError: too wide).' in told
+    assert '4 predicted, 1 without a picture: ' in told
+    rows = rows_of(out)
+    assert [row['picture'] for row in rows] == [None, *(f'pictures/{place}.png.jpg' for place in (1, 2, 3))]
+    assert all((out / row['picture']).is_file() for row in rows[1:])
+
+
+def test_pictures_none_of_which_can_be_drawn_keep_the_trace_and_no_rows(draw, folder, tmp_path, capsys):
+    def never(image, path):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        draw(never, folder, '--out', tmp_path / 'out')
+    assert 'error while drawing the first picture:' in capsys.readouterr().err
+    assert rows_of(tmp_path / 'out') == []
+
+
+def test_a_disk_that_takes_no_picture_ends_the_run(draw, folder, tmp_path):
+    def full(image, path):
+        with replacing(path):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+    told = draw(full, folder, '--out', tmp_path / 'out', expect=2)
+    assert 'pictures/film.gif/000000.jpg cannot be written: No space left on device' in told
+    assert rows_of(tmp_path / 'out') == []
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.machine import describe
 from coc_core.errors import UserError
-from coc_core.files import write_bytes
+from coc_core.files import check_out, check_writable, write_bytes
 from coc_core.mm.cli.children import run_child
 from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
@@ -54,12 +54,15 @@ def compare(args: argparse.Namespace) -> None:
     """Train, test and record.
 
     Raises:
-        UserError: Two configs have one name or other test data, or a training or test failed.
+        UserError: Two configs have one name or other test data, --out cannot be written, or a training or test failed.
     """
     names = [config.stem for config in args.configs]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f'Two configs are named {name}: rename one, as the name is that of its folder.')
+    # What is trained for days shall not end at a full disk or a slip of the pen.
+    check_out(args.out)
+    check_writable(next(place for place in (args.out, *args.out.absolute().parents) if place.exists()))
     folder = args.work_dir or Path('work_dirs') / args.out.name
     models = [record(config, folder / config.stem, args) for config in args.configs]
     check_same_test(models)

@@ -24,11 +24,16 @@ import matplotlib
 import torch
 
 from coc_core import checkpoints
+from coc_core.checkpoints.differences import tell_differences
+from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError
+from coc_core.files import check_out
 from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
+from coc_core.mm.mistakes import building
 from coc_core.mm.models import build_model
+from coc_core.mm.trained_classes import tell_other_classes
 from pointcloud import PointCloudClassifier, pictures
 from pointcloud.grouping import gather_points
 from pointcloud.recorder import GroupSimilarityRecorder
@@ -54,16 +59,22 @@ def draw(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     if cfg.get('default_scope') != 'pointcloud':
         raise UserError(f'{args.config} is no config of a point-cloud model.')
+    if cfg.get('test_dataloader') is None:
+        raise UserError(f'{args.config} has no test data to draw: it has no test_dataloader.')
+    check_file(Path(args.checkpoint).expanduser())
+    check_out(args.out)
     model = build_model(cfg, args.config).eval()
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    checkpoints.load(model, args.checkpoint)
+    content = checkpoints.read(args.checkpoint)
+    tell_differences(checkpoints.load_content(model, content, args.checkpoint))
+    with building('the test data'):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    tell_other_classes(content, dataset.metainfo.get('classes'), args.checkpoint)
     stages = len(model.backbone.stages)
     if not -stages <= args.stage < stages:
         raise UserError(f'--stage {args.stage} does not exist: the model has the stages 0 to {stages - 1}.')
     outside = [place for place in args.samples if not 0 <= place < len(dataset)]
     if outside:
         raise UserError(f'--samples {outside[0]} does not exist: the test data has {len(dataset)} clouds.')
-    args.out.mkdir(parents=True, exist_ok=True)
     for place in args.samples:
         sample = dataset[place]
         path = args.out / f'{place:05d}_{args.color}.png'

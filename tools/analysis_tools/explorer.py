@@ -10,6 +10,7 @@ and what is similar to it. The page is served to this machine alone.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ require('mmengine', 'gradio')
 import gradio
 
 from coc_core.errors import UserError
+from coc_core.files import ending_in_order
 from coc_core.mm.cli.options import add_debug_option
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.explorer.answers import find_checkpoints
@@ -39,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--checkpoints', type=Path, nargs='+', default=[Path('work_dirs')], help='files or folders (default: work_dirs)'
     )
-    parser.add_argument('--model', help='config or variant that the page starts with (default: that of the checkpoint)')
+    parser.add_argument('--model', help='config or variant to start with (default: the config beside the checkpoint)')
     parser.add_argument('--port', type=int, default=7860, help='port on 127.0.0.1 (default: 7860)')
     add_debug_option(parser)
     return parser.parse_args()
@@ -47,7 +49,12 @@ def parse_args() -> argparse.Namespace:
 
 def serve(args: argparse.Namespace) -> None:
     """Serve the page until it is interrupted."""
-    with tempfile.TemporaryDirectory(prefix='clusters-') as folder:
+    if not 0 < args.port < 65536:
+        raise UserError(f'--port {args.port} must be from 1 to 65535.')
+    # Gradio asks its own server whether it answers, which no proxy can tell it.
+    for name in ('no_proxy', 'NO_PROXY'):
+        os.environ[name] = ','.join(filter(None, [os.environ.get(name), ADDRESS]))
+    with ending_in_order(), tempfile.TemporaryDirectory(prefix='clusters-') as folder:
         page = build_page(find_checkpoints(args.checkpoints), find_images(args.images), args.model, Path(folder))
         try:
             page.launch(

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -22,6 +24,7 @@ from coc_core.mm.requirements import require
 
 require('mmengine', 'matplotlib')
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from coc_core.errors import UserError
@@ -59,44 +62,116 @@ def read_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise UserError(f'The work folder {folder} does not exist.')
-    if seeds := [read_run(seed) for seed in sorted(folder.glob('seed-*'))]:
+    if seeds := [read_run(seed) for seed in sorted(folder.glob('seed-*')) if seed.is_dir()]:
         return _mean(folder.name, seeds)
-    run = Run(folder.name)
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        _read_log(path, run)
+    run = Run(folder.name or folder.resolve().name)
+    parts = [Part(path) for path in sorted(folder.glob('*/vis_data/scalars.json'))]
+    for part in _in_order([part for part in parts if part.lines], folder):
+        _add(part, run)
     if not run.training:
         raise UserError(
             f'{folder} holds no log of a training (TIME/vis_data/scalars.json): name the work folder of one.'
         )
+    _tell_gaps(run, folder)
     return run
+
+
+class Part:
+    """The log of one start of a training.
+
+    Attributes:
+        lines: Whether it is one of training, its iteration, and its numbers, for each line.
+        iterations: Those of the lines of training.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.lines: list[tuple[bool, int, dict[str, float]]] = []
+        try:
+            text = path.read_text(errors='replace')
+        except OSError as error:
+            raise UserError(f'The log {path} cannot be read: {error.strerror}.') from error
+        iteration = 0
+        for line in text.splitlines():
+            try:
+                values = json.loads(line)
+                numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
+            except (ValueError, AttributeError):
+                # A training that was killed may leave half a line.
+                continue
+            training = 'lr' in numbers or 'iter' in numbers
+            if training:
+                # A loop over epochs logs `iter`, and `step` is the same; validation lines have the epoch as their step.
+                iteration = int(numbers.get('iter', numbers.get('step', iteration)))
+            self.lines.append((training, iteration, numbers))
+        self.iterations = [at for training, at, _ in self.lines if training] or [0]
+
+    @property
+    def start(self) -> int:
+        """The first iteration that is logged."""
+        return self.iterations[0]
+
+
+def _in_order(parts: list[Part], folder: Path) -> list[Part]:
+    """Return the parts of a training one after the other.
+
+    Their folders are named by the clock, of whichever machine and time zone. Where one would go on from what none
+    before it has reached, and none does where their iterations order them, these do.
+    """
+    ordered = sorted(parts, key=lambda part: part.start)
+    if ordered == parts or not _has_gap(parts) or _has_gap(ordered):
+        return parts
+    print(
+        f'{folder}: the parts of this training are put in the order of their iterations, for by the names of their '
+        'folders it would go on from what was not reached yet.',
+        file=sys.stderr,
+    )
+    return ordered
+
+
+def _has_gap(parts: list[Part]) -> bool:
+    # The first line may come one interval after the checkpoint, and that as long after the last line before.
+    interval = max((b - a for part in parts for a, b in pairwise(part.iterations)), default=0)
+    reached = 0
+    for part in parts:
+        if part.start > reached + 2 * interval:
+            return True
+        reached = max(reached, *part.iterations)
+    return False
+
+
+def _tell_gaps(run: Run, folder: Path) -> None:
+    """Say which curves have values that are no number: no line can show them."""
+    for name, curve in {**run.training, **run.validation}.items():
+        lost = sorted(at for at, value in curve.items() if not math.isfinite(value))
+        if lost:
+            print(
+                f'{folder}: {name} is no finite number at {len(lost)} of {len(curve)} places, first at iteration '
+                f'{lost[0]}: its curve has a gap there.',
+                file=sys.stderr,
+            )
 
 
 def _mean(name: str, seeds: list[Run]) -> Run:
     """Return the mean of runs where all of them have a value."""
     mean = Run(name, seeds=seeds)
     for kind in ('training', 'validation'):
-        for key in getattr(seeds[0], kind):
-            curves = [getattr(seed, kind).get(key, {}) for seed in seeds]
+        for key in dict.fromkeys(key for seed in seeds for key in getattr(seed, kind)):
+            lacking = [seed.name for seed in seeds if key not in getattr(seed, kind)]
+            if lacking:
+                print(f'{name}: {key} is left out, as {", ".join(lacking)} has none.', file=sys.stderr)
+                continue
+            curves = [getattr(seed, kind)[key] for seed in seeds]
             common = [at for at in curves[0] if all(at in curve for curve in curves)]
             getattr(mean, kind)[key] = {at: statistics.mean(curve[at] for curve in curves) for at in common}
     return mean
 
 
-def _read_log(path: Path, run: Run) -> None:
-    iteration = 0
-    for line in path.read_text(errors='replace').splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            # A training that was killed may leave half a line.
-            continue
-        numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
-        training = 'lr' in numbers or 'iter' in numbers
-        if training:
-            # A loop over epochs logs `iter`, and `step` is the same; validation lines have the epoch as their step.
-            started, iteration = iteration, int(numbers.get('iter', numbers.get('step', iteration)))
-            if not started:
-                _forget_from(run, iteration)
+def _add(part: Part, run: Run) -> None:
+    begun = False
+    for training, iteration, numbers in part.lines:
+        if training and not begun:
+            _forget_from(run, iteration)
+            begun = True
         curves = run.training if training else run.validation
         for key, value in numbers.items():
             if key not in _NO_METRICS:
@@ -122,11 +197,15 @@ def metrics_of(runs: list[Run], wanted: list[str] | None) -> list[str]:
         if name not in found:
             known = ', '.join(found) if found else 'none'
             raise UserError(f'--metric {name} is in no log: there are {known}.')
+        for run in runs:
+            if name not in run.validation:
+                print(f'{run.name} has no {name}: it has no curve there.', file=sys.stderr)
     return wanted or [name for name in found if not name.endswith(_PARTS)]
 
 
+@rc_context({'text.parse_math': False})
 def draw(runs: list[Run], metrics: list[str]) -> Figure:
-    """Draw the curves."""
+    """Draw the curves; a name may have dollar signs."""
     parts = [('loss', 'training'), *((name, 'validation') for name in metrics), ('lr', 'training')]
     columns = min(3, len(parts))
     rows = -(-len(parts) // columns)
@@ -149,7 +228,9 @@ def draw(runs: list[Run], metrics: list[str]) -> Figure:
         axes.set_xlabel('iteration', fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=min(4, len(runs)))
+    # A legend leaves out what begins with an underscore.
+    names = [f' {run.name}' if run.name.startswith('_') else run.name for run in runs]
+    figure.legend(figure.axes[0].lines, names, loc='outside lower center', ncols=min(4, len(runs)))
     return figure
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from rich.progress import Progress
 
 from coc_core.errors import UserError
-from coc_core.files import replacing, write_bytes
+from coc_core.files import check_out, replacing, write_bytes
 from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.explorer.viewer import ClusterViewer, View
@@ -98,7 +98,7 @@ def parse_args() -> argparse.Namespace:
 def visualize(args: argparse.Namespace) -> None:
     """Look at every file and says what was written."""
     check_options(args)
-    items = find_items(args.images)
+    items = find_items(args.images, args.out)
     if args.labels and not args.labels.is_dir() and len(items) > 1:
         raise UserError(f'--labels {args.labels} is one label map, but there are {len(items)} images: name a folder.')
     make, source = (ClusterViewer.from_config, args.config) if args.config else (ClusterViewer.from_name, args.model)
@@ -108,11 +108,19 @@ def visualize(args: argparse.Namespace) -> None:
     if args.labels and viewer.crops:
         raise UserError(f'--labels: the test pipeline of {args.config} cuts parts of the image off: give --size.')
     failures = []
+    unexpected = []
     for item, say in tracked(items):
         try:
             say(look_at(item, viewer, statistics, args))
         except UserError as error:
             failures.append(str(error))
+        except Exception as error:
+            reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+            failures.append(f'{item.path} cannot be looked at ({reason}).')
+            unexpected.append(error)
+    if len(unexpected) == len(items):
+        # Then it is no image's fault.
+        raise unexpected[0]
     if statistics is not None and statistics.images:
         try:
             write_statistics(statistics, args.out)
@@ -138,8 +146,7 @@ def check_options(args: argparse.Namespace) -> None:
         check_library()
     if args.labels is not None and not args.labels.exists():
         raise UserError(f'--labels {args.labels} does not exist.')
-    if args.out.exists() and not args.out.is_dir():
-        raise UserError(f'--out {args.out} is a file: name a folder.')
+    check_out(args.out)
 
 
 def check_layer(args: argparse.Namespace, viewer: ClusterViewer) -> None:
@@ -158,11 +165,14 @@ def check_layer(args: argparse.Namespace, viewer: ClusterViewer) -> None:
         raise UserError(f'--head {args.head} does not exist: stage {args.stage} has the heads 0 to {heads - 1}.')
 
 
-def find_items(paths: list[Path]) -> list[Item]:
-    """Return the files, those in folders by their place there; raises UserError where two would have one name."""
+def find_items(paths: list[Path], out: Path) -> list[Item]:
+    """Return the files, those in folders by their place there; raises UserError where two would have one name.
+
+    What lies below ``out``, which an earlier run may have written, is passed over.
+    """
     items = []
     for path in paths:
-        found = list_images(path) if path.is_dir() else [path]
+        found = list_images(path, leave_out=out) if path.is_dir() else [path]
         items += [
             Item(file, file.relative_to(path if path.is_dir() else path.parent).with_suffix('')) for file in found
         ]

@@ -10,6 +10,7 @@ operators only.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import statistics
@@ -92,8 +93,10 @@ def write(module: Any, names: list[str], shape: tuple[int, ...], path: Path, arg
     examples = torch.randn(2, *shape)
     if args.out.suffix == '.pt2':
         program = torch.export.export(module, (examples,), dynamic_shapes=(batch,), strict=False)
-        with path.open('wb') as stream:
-            torch.export.save(program, stream)
+        # In memory first: writing to a full disk it fails in words of its own.
+        stream = io.BytesIO()
+        torch.export.save(program, stream)
+        path.write_bytes(stream.getbuffer())
         with path.open('rb') as stream:
             loaded = torch.export.load(stream).module()
         return [f'input: [batch, {", ".join(map(str, shape))}]', compare(module, loaded, shape)]

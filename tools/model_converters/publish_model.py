@@ -154,13 +154,19 @@ def given_metric(words: list[str]) -> dict[str, float]:
 
 def logged_metric(checkpoint: Path, meta: dict[str, Any]) -> dict[str, float] | None:
     """Return what mmengine's log beside the checkpoint says of the validation at its epoch or iteration."""
-    steps = {meta.get('epoch'), meta.get('iter')}
-    for log in sorted(checkpoint.parent.glob('*/vis_data/scalars.json'), reverse=True):
-        lines = [parsed(line) for line in log.read_text(encoding='utf-8').splitlines()]
-        # Lines of training have a learning rate.
-        found = [line for line in lines if line and 'lr' not in line and line.get('step') in steps]
+    for log in sorted(checkpoint.expanduser().parent.glob('*/vis_data/scalars.json'), reverse=True):
+        found: dict[str, Any] = {}
+        past = False
+        for line in map(parsed, log.read_text(encoding='utf-8', errors='replace').splitlines()):
+            # Lines of training have a learning rate. A validation is named by its epoch or its iteration, and of small
+            # data the iteration of one checkpoint is the epoch of another: which came before which tells them apart.
+            if 'lr' in line:
+                past = line.get('iter', line.get('step', 0)) > meta.get('iter', float('inf'))
+                found = found if past or 'iter' not in meta else {}
+            elif line and not past and line.get('step') in (meta.get('epoch'), meta.get('iter')):
+                found = line
         if found:
-            return {k: v for k, v in found[-1].items() if k not in ('step', 'time', 'data_time')}
+            return {k: v for k, v in found.items() if k not in ('step', 'time', 'data_time')}
     return None
 
 

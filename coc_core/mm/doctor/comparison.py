@@ -15,8 +15,8 @@ from coc_core.layers import MapNorm, RowwiseMlp
 from coc_core.mm.doctor.findings import OK, WRONG, Finding, one_line
 from coc_core.mm.doctor.shapes import Shape
 from coc_core.ops import cluster, plain
+from coc_core.ops.context import is_dead
 from coc_core.ops.regions import DENOMINATORS, region_size
-from coc_core.ops.triton.trial import is_dead
 from coc_core.variants import VARIANTS
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

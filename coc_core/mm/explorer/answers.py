@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +20,11 @@ from coc_core.visualization.painting import enlarge, highlight, overlay, similar
 from coc_core.visualization.recorder import LayerClusters
 
 CHECKPOINT_SUFFIXES = ('.pth', '.safetensors')
+# All that a config has which a training leaves beside its checkpoints: values, and calls of dict.
+_VALUES = (
+    ast.Module, ast.Assign, ast.Name, ast.Call, ast.keyword, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.UnaryOp,
+    ast.USub, ast.expr_context,
+)  # fmt: skip
 _SHORTEST_SIDE = 420
 _GAP = 8
 
@@ -220,5 +226,25 @@ def find_checkpoints(places: Sequence[Path]) -> list[str]:
 
 def model_of(checkpoint: str) -> str | None:
     """Return the config that trained a checkpoint, as mmengine leaves its copy beside it, or None."""
-    models = known_models()
-    return next((path.stem for path in Path(checkpoint).parent.glob('*.py') if path.stem in models), None)
+    return next(iter(configs_beside([checkpoint])), None)
+
+
+def configs_beside(checkpoints: Sequence[str]) -> list[str]:
+    """Return the configs that trainings left in the folders of checkpoints.
+
+    To read a config is to run it, and the folder may be a stranger's: a file that is more than values is passed over.
+    """
+    folders = dict.fromkeys(Path(checkpoint).parent for checkpoint in checkpoints)
+    found = (path for folder in folders for path in sorted(folder.glob('*.py')))
+    return [str(path) for path in found if _holds_a_model(path.read_text(encoding='utf-8', errors='replace'))]
+
+
+def _holds_a_model(text: str) -> bool:
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError):
+        return False
+    calls = (ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call))
+    assigned = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    values = all(isinstance(node, _VALUES) for node in nodes) and all(name == 'dict' for name in calls)
+    return values and 'model' in assigned and '_base_' not in assigned

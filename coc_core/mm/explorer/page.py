@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from coc_core.errors import UserError
-from coc_core.mm.explorer.answers import ClusterExplorer, Request, known_models, model_of, side_by_side
+from coc_core.mm.explorer.answers import ClusterExplorer, Request, configs_beside, known_models, model_of, side_by_side
 from coc_core.visualization.files import IMAGE_SUFFIXES, write_image
 
 MAX_UPLOAD = '20mb'
@@ -25,15 +25,18 @@ def build_page(checkpoints: Sequence[str], images: Sequence[str], model: str | N
     Args:
         checkpoints: Files to pick from, at least one.
         images: Files to pick from.
-        model: Config or variant that the page starts with; None: that of the first checkpoint.
+        model: Config file, name of one of the project's, or variant that the page starts with; None: the config beside
+            the first checkpoint.
         folder: Where pictures for the download are written.
 
     Raises:
         UserError: There is no such config or variant.
     """
-    models = list(known_models())
+    models = [*configs_beside(checkpoints), *known_models()]
     if model is not None and model not in models:
-        raise UserError(f'--model {model} is unknown: name a config of configs/ without .py, or a variant.')
+        if not Path(model).is_file():
+            raise UserError(f'--model {model} is unknown: name a config file, or one of configs/ or a variant.')
+        models.insert(0, model)
     model = model or model_of(checkpoints[0]) or models[0]
     with gr.Blocks(title='Context Cluster explorer', analytics_enabled=False, delete_cache=(600, 3600)) as page:
         point = gr.State(None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, TRANSFORMS
+from mmengine.registry import TRANSFORMS
 from numpy.typing import NDArray
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from coc_core.mm.mistakes import building
 from coc_core.mm.models import build_model, network_input
 from coc_core.mm.option_values import read_option
 from coc_core.mm.task import test_dataset
+from coc_core.mm.trained_classes import classes_of
 from coc_core.model import ContextCluster
 from coc_core.variants import get_config
 from coc_core.visualization.activation import class_activation, paint_activation
@@ -100,7 +101,7 @@ class ClusterViewer:
 
         Raises:
             UserError: The config cannot be read or built, or its model has no clusters.
-            CheckpointError: The checkpoint cannot be read, or is another model's.
+            CheckpointError: The checkpoint cannot be read, is another model's, or gives the classes other labels.
         """
         check_file(Path(checkpoint).expanduser())
         cfg = load_config(config, options)
@@ -108,8 +109,10 @@ class ClusterViewer:
         with building(f'the test pipeline of {config}'):
             transforms = [TRANSFORMS.build(step) for step in _geometry(cfg)]
         load = image_loader(test_dataset(cfg).get('pipeline'))
-        viewer = cls(model, config, classes=_class_names(cfg), transforms=transforms, load=load)
-        tell_differences(checkpoints.load(model, checkpoint))
+        viewer = cls(model, config, transforms=transforms, load=load)
+        content = checkpoints.read(checkpoint)
+        tell_differences(checkpoints.load_content(model, content, checkpoint))
+        viewer.classes = list(classes_of(cfg, content, checkpoint).get('classes') or ())
         return viewer
 
     @classmethod
@@ -225,7 +228,8 @@ class ClusterViewer:
     def _named(self, logits: Tensor) -> str:
         scores = logits.softmax(dim=0)
         best = int(scores.argmax())
-        name = self.classes[best] if best < len(self.classes) else f'class {best}'
+        # Names of another number of classes are those of something else.
+        name = self.classes[best] if len(self.classes) == len(scores) else f'class {best}'
         return f'{name} ({float(scores[best]):.2f})'
 
 
@@ -250,17 +254,6 @@ def _geometry(cfg: Config) -> list[Any]:
     """Return the steps of the test pipeline that change the image, not those that read files and pack the sample."""
     steps = test_dataset(cfg).get('pipeline', [])
     return [step for step in steps if not str(step['type']).rpartition('.')[2].startswith(('Load', 'Pack'))]
-
-
-def _class_names(cfg: Config) -> Sequence[str]:
-    """Return the classes of the test data; none where neither the config nor the data set's class names them."""
-    dataset = test_dataset(cfg)
-    if 'type' not in dataset:
-        return ()
-    with DATASETS.switch_scope_and_registry(None) as registry:
-        known = getattr(registry.get(dataset['type']), 'METAINFO', {})
-    names: Sequence[str] = {**known, **(dataset.get('metainfo') or {})}.get('classes', ())
-    return names
 
 
 def _imagenet_names() -> list[str]:

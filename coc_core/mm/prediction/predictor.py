@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -35,12 +35,12 @@ from coc_core.mm.prediction.samples import (
     collate_function,
     start_worker,
 )
-from coc_core.mm.requirements import quiet_imports
 from coc_core.mm.task import Task, task_of, test_dataset
-from coc_core.mm.trained_classes import check_trained_classes
+from coc_core.mm.trained_classes import classes_of
+from coc_core.ops.context import is_dead
 
-# After as many samples on which the pipeline failed, and none that it passed, it is to blame.
-_FAILURES = 20
+# After as many samples on which the pipeline or the model failed, and none that it passed, it is to blame.
+FAILURES = 20
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,9 @@ class Predictor:
     ) -> None:
         self.task = task_of(cfg)
         self._model = model.eval()
-        # Whether the pipeline has passed a sample: then what it fails on is to blame.
-        self._proven = False
+        self._device = next((value.device for value in model.parameters()), torch.device('cpu'))
+        # Whether the pipeline has passed a sample, and the model predicted one: then what they fail on is to blame.
+        self._loads = self._predicts = False
         transforms = build_pipeline(pipeline, name)
         self.files = self.task.predicted_files()(transforms)
         self._samples = Samples(transforms, self.files)
@@ -139,8 +140,7 @@ class Predictor:
         model = build_model(cfg, config)
         content = checkpoints.read(checkpoint)
         tell_differences(checkpoints.load_content(model, content, checkpoint))
-        meta = _classes(cfg, content)
-        check_trained_classes(content, meta.get('classes'), checkpoint)
+        meta = classes_of(cfg, content, checkpoint)
         if tta_model is not None:
             with building('the tta_model'):
                 model = MODELS.build({**tta_model, 'module': model})
@@ -159,7 +159,8 @@ class Predictor:
             batch_size: How many samples go through the model together at most.
             workers: Processes that load samples; 0: this one.
         """
-        self._proven |= bool(done)
+        self._loads |= bool(done)
+        self._predicts |= bool(done)
         unreadable: list[Outcome] = []
 
         def tell(item: Item, problem: str) -> None:
@@ -189,23 +190,30 @@ class Predictor:
             worker_init_fn=start_worker,
         )
         held: list[list[Outcome]] = []
-        failed: list[Item] = []
-        for batch in loader:
+        unloaded: list[Item] = []
+        unpredicted: list[Item] = []
+        for batch in _told(loader, waiting):
             members = waiting.popleft()
-            held.append(self._run(members, batch))
-            failed += [members[place] for place in batch.failed]
-            self._proven |= bool(batch.groups)
-            if self._proven or not failed or len(failed) >= _FAILURES:
-                self._check_pipeline(failed)
+            outcomes, refused = self._run(members, batch)
+            held.append(outcomes)
+            self._loads |= bool(batch.groups)
+            self._predicts |= any(outcome.sample is not None for outcome in outcomes)
+            unloaded = [] if self._loads else [*unloaded, *(members[place] for place in batch.failed)]
+            unpredicted = [] if self._predicts else [*unpredicted, *refused]
+            suspicious = len(unloaded) + len(unpredicted)
+            if not suspicious or suspicious >= FAILURES:
+                self._raise(unloaded, unpredicted)
                 yield from held
                 held.clear()
-        self._check_pipeline(failed)
+        self._raise(unloaded, unpredicted)
         yield from held
 
-    def _check_pipeline(self, failed: Sequence[Item]) -> None:
-        """Raise the error of the pipeline, with its stack trace, where it has failed on every sample so far."""
-        if failed and not self._proven:
-            self._samples[failed[0]]
+    def _raise(self, unloaded: Sequence[Item], unpredicted: Sequence[Item]) -> None:
+        """Raise the error of the pipeline, or the model, with its trace, where it has failed on every sample so far."""
+        for item in (*unloaded[:1], *unpredicted[:1]):
+            for group in self._collate([self._samples[item]]).groups:
+                with during(f'predicting {item}'):
+                    self._forward(group)
 
     def rows(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         """Return a table's rows for some files: for what brings its own files, processes and tables.
@@ -223,27 +231,54 @@ class Predictor:
             return {**row, 'problem': outcome.problem}
         return {**row, **self.predictions.columns(outcome.sample)}
 
-    def _run(self, items: Sequence[Item], batch: Batch) -> list[Outcome]:
+    def _run(self, items: Sequence[Item], batch: Batch) -> tuple[list[Outcome], list[Item]]:
+        """Return what became of a batch, and the samples that the model failed on without a word for their user."""
         found: dict[int, Any] = {}
         problems = dict(batch.problems)
+        refused: list[Item] = []
         for group in batch.groups:
+            problem = ''
             try:
                 found.update(zip(group.places, self._forward(group), strict=True))
             except UserError as error:
-                if len(group.places) == 1:
-                    problems[group.places[0]] = f'{items[group.places[0]]}: {error}'
-                    continue
+                problem = f'{items[group.places[0]]}: {error}'
+            except Exception as error:
+                if is_dead(self._device):
+                    raise
+                reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+                problem = f'{items[group.places[0]]} cannot be predicted: the model failed ({reason}).'
+                refused += [items[place] for place in group.places if len(group.places) == 1]
+            if problem and len(group.places) == 1:
+                problems[group.places[0]] = problem
+            elif problem:
+                # Whose fault it is shows alone, and what is too much together may have room.
                 for place in group.places:
-                    (alone,) = self._run([items[place]], self._collate([self._samples[items[place]]]))
-                    found[place], problems[place] = alone.sample, alone.problem or ''
-        return [
+                    alone, blamed = self._run([items[place]], self._collate(self._samples.__getitems__([items[place]])))
+                    found[place], problems[place] = alone[0].sample, alone[0].problem or ''
+                    refused += blamed
+        outcomes = [
             Outcome(item, batch.columns[place] or {}, found.get(place), problems.get(place) or None)
             for place, item in enumerate(items)
         ]
+        return outcomes, refused
 
     def _forward(self, group: Group) -> list[Any]:
-        with torch.no_grad(), during('predicting'):
+        with torch.no_grad():
             return list(self._model.test_step(group.data))  # type: ignore[operator]
+
+
+def _told(batches: Iterable[Batch], waiting: Sequence[Sequence[Item]]) -> Iterator[Batch]:
+    """Yield batches; tell in a sentence where a worker was killed, near which sample."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if not str(error).startswith('DataLoader worker'):
+            raise
+        raise UserError(
+            f'A process that loads samples ended ({str(error).splitlines()[0].rstrip(".")}), most often because the '
+            f'memory is full, at {waiting[0][0]} or soon after: lower --workers or --batch-size, or leave out what is '
+            'too large; the same command goes on.'
+        ) from error
 
 
 def _predictions_of(task: Task) -> type[Predictions]:
@@ -276,25 +311,3 @@ def _device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0].rstrip('.')
         raise UserError(f'--device {name} cannot be used ({reason}): choose another, such as cpu.') from error
     return device
-
-
-def _classes(cfg: Config, checkpoint: Any) -> dict[str, Any]:
-    """Return what is known of the classes, without reading any data.
-
-    What the config names itself comes first, then what the checkpoint was trained with, then what the class of the test
-    data has: a data set of ImageNet's kind may hold other classes.
-    """
-    dataset = test_dataset(cfg)
-    while dataset.get('datasets'):
-        dataset = dataset.datasets[0]
-    with quiet_imports(), DATASETS.switch_scope_and_registry(None) as registry:
-        kind = registry.get(dataset.type) if isinstance(dataset.get('type'), str) else dataset.get('type')
-        try:
-            known = dict(registry.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo)
-        except Exception:
-            # A class of the user's may read its data at once, which need not be here.
-            known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-    stored = (checkpoint.get('meta') or {}) if isinstance(checkpoint, Mapping) else {}
-    stored = stored.get('dataset_meta') if isinstance(stored, Mapping) else None
-    named = (dataset.get('metainfo') or {}).get('classes')
-    return known if named or not isinstance(stored, Mapping) else {**known, **stored}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from coc_core import compilers
+from coc_core.ops.context import is_dead
 from coc_core.ops.regions import as_pair
 from coc_core.ops.triton import launch, launch_mlp, launch_norm
 from coc_core.ops.triton.launch import Problem
@@ -155,17 +156,6 @@ def _launch_norm(device: torch.device, dtype: torch.dtype, channels: int) -> Non
 def _launch_mlp(device: torch.device, dtype: torch.dtype, channels: int, hidden: int, width: int) -> None:
     shapes = (4, channels), (hidden, channels), (hidden,), (width, hidden), (width,)
     launch_mlp.forward(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
-
-
-def is_dead(device: torch.device) -> bool:
-    """Tell whether a device refuses all further calls of this process, as after an illegal memory access."""
-    if device.type != 'cuda':
-        return False
-    try:
-        torch.cuda.synchronize(device)
-    except RuntimeError:
-        return True
-    return False
 
 
 def _capturing(device: torch.device) -> bool:

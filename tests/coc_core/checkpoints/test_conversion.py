@@ -166,11 +166,13 @@ def test_a_file_beside_the_new_one_stays(classifier, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['out.pth', 'out.pth.part']
 
 
-def test_a_disk_that_takes_no_more_is_told_as_a_checkpoint_error(classifier, tmp_path, monkeypatch):
+@pytest.mark.parametrize('form', ['pth', 'safetensors'])
+@pytest.mark.parametrize('step', ['os.replace', 'Path.write_bytes'])
+def test_a_disk_that_takes_no_more_is_told_as_a_checkpoint_error(classifier, tmp_path, monkeypatch, form, step):
     def full(*_):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('coc_core.files.os.replace', full)
-    with pytest.raises(CheckpointError, match=r'out.pth cannot be written: No space left on device'):
-        convert(classifier, tmp_path / 'out.pth', 'pth')
+    monkeypatch.setattr(f'coc_core.files.{step}', full)
+    with pytest.raises(CheckpointError, match=f'out.{form} cannot be written: No space left on device'):
+        convert(classifier, tmp_path / f'out.{form}', form)
     assert [path.name for path in tmp_path.iterdir()] == ['published.pth']

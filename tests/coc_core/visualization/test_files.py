@@ -96,10 +96,13 @@ def test_labels_have_one_channel(tmp_path):
 
 
 def test_a_folder_is_listed_with_its_subfolders(tmp_path):
-    for name in ('b.png', 'a/z.JPG', 'a/notes.txt'):
+    for name in ('b.png', 'a/z.JPG', 'a/notes.txt', 'a/._z.JPG', '.cache/b.png', 'out/b_clusters.png'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert list_images(tmp_path) == [tmp_path / 'a' / 'z.JPG', tmp_path / 'b.png']
+    assert list_images(tmp_path, leave_out=tmp_path / 'out') == [tmp_path / 'a' / 'z.JPG', tmp_path / 'b.png']
+    # What is written around the folder, or into itself, hides nothing in it.
+    for out in (None, tmp_path, tmp_path / 'out'):
+        assert list_images(tmp_path / 'out', leave_out=out) == [tmp_path / 'out' / 'b_clusters.png']
     (tmp_path / 'none').mkdir()
     with pytest.raises(UserError, match='none holds no images'):
         list_images(tmp_path / 'none')

@@ -125,3 +125,11 @@ def test_a_metric_that_a_model_lacks_or_that_is_no_number_is_none(tool):
         '| `a` | 1 | 1.00 ± 0.50 | not measured |',
         '| `b` | 2 | no number | 1.00 ± 0.50 |',
     ]
+
+
+def test_a_record_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path):
+    (tmp_path / 'file').touch()
+    for name, sentence in (('file', 'is a file: name a folder.'), ('file/a', 'cannot be written')):
+        command = (CONFIGS[1], '--seeds', 0, '--work-dir', tmp_path / 'work', '--out', tmp_path / name)
+        assert sentence in run(*command, expect=2)
+    assert not (tmp_path / 'work').exists()

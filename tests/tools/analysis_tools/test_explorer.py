@@ -186,6 +186,36 @@ def test_a_port_in_use_is_one_sentence(files, server):
     assert process.returncode == 2 and f'error: --port {port} cannot be used' in told and 'Traceback' not in told
 
 
+@pytest.mark.parametrize(
+    ('options', 'sentence'),
+    [
+        (['--port', '65536'], '--port 65536 must be from 1 to 65535.'),
+        (['--model', 'nothing.py'], '--model nothing.py is unknown: name a config file, or one of configs/'),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(files, options, sentence):
+    process = start('--checkpoints', files / 'checkpoints', *options)
+    told, _ = process.communicate(timeout=200)
+    assert process.returncode == 2 and f'error: {sentence}' in told and 'Traceback' not in told
+
+
+def test_it_starts_behind_a_proxy_and_leaves_nothing(files, tmp_path, monkeypatch):
+    for name in ('http_proxy', 'HTTP_PROXY'):
+        monkeypatch.setenv(name, 'http://127.0.0.1:9')
+    monkeypatch.setenv('TMPDIR', str(tmp_path))
+    process = start('--checkpoints', files / 'checkpoints', '--port', free_port())
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith('http://'):
+            break
+    assert lines[-1].startswith('http://127.0.0.1:'), ''.join(lines)
+    assert list(tmp_path.glob('clusters-*'))
+    process.terminate()
+    process.communicate(timeout=60)
+    assert not list(tmp_path.glob('clusters-*'))
+
+
 def test_without_a_browser_it_is_said_how_to_get_one(monkeypatch, capsys):
     monkeypatch.setattr(setup_browser, 'find_browser', lambda: None)
     monkeypatch.setattr(setup_browser.os, 'geteuid', lambda: 1000)
@@ -197,6 +227,15 @@ def test_what_there_is_to_pick_from(files, tmp_path):
     assert [Path(path).name for path in find_checkpoints([files])] == ['first.pth', 'second.pth']
     with pytest.raises(UserError, match='there is no checkpoint'):
         find_checkpoints([tmp_path])
-    (tmp_path / 'coc-small_8xb128_in1k.py').touch()
-    assert model_of(str(tmp_path / 'epoch_1.pth')) == 'coc-small_8xb128_in1k'
+    # A program that lies beside a checkpoint is not run for a config.
+    for program in (
+        'raise SystemExit',
+        "_base_ = 'base.py'\nmodel = dict()",
+        "model = dict(type=print('run'))",
+        'model = (',
+    ):
+        (tmp_path / 'build.py').write_text(program)
+        assert model_of(str(tmp_path / 'epoch_1.pth')) is None
+    (tmp_path / 'coc-small_8xb128_in1k.py').write_text("default_scope = 'mmpretrain'\nmodel = dict(\n    type='A')\n")
+    assert model_of(str(tmp_path / 'epoch_1.pth')) == str(tmp_path / 'coc-small_8xb128_in1k.py')
     assert model_of(str(files / 'checkpoints' / 'first.pth')) is None

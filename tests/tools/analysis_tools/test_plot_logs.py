@@ -58,6 +58,43 @@ def test_a_run_that_went_on_is_one_curve(plot_logs, work_dirs):
     assert found.validation == {'top1': {20: 50.0, 40: 75.0}}
 
 
+def test_parts_whose_clocks_disagree_follow_their_iterations(plot_logs, tmp_path, capsys):
+    """The second part ran on a machine an hour behind, and the third behind the second."""
+    parts = {'04': (10, 110, 1.0), '03': (60, 160, 2.0), '02': (150, 200, 3.0)}
+    for hour, (first, end, loss) in parts.items():
+        write(tmp_path / 'late', f'20260101_{hour}0000', [train(at, loss) for at in range(first, end, 10)])
+    found = plot_logs.read_run(tmp_path / 'late').training['loss']
+    assert found == {at: 1.0 if at < 60 else 2.0 if at < 150 else 3.0 for at in range(10, 200, 10)}
+    assert f'{tmp_path / "late"}: the parts of this training are put in the order of' in capsys.readouterr().err
+    # What began anew in the same folder took the place of what was there, however far that went.
+    write(tmp_path / 'anew', '20260101_000000', [train(at, 1.0) for at in range(10, 100, 10)])
+    write(tmp_path / 'anew', '20260101_010000', [train(at, 1.0) for at in range(70, 150, 10)])
+    write(tmp_path / 'anew', '20260101_020000', [train(at, 2.0) for at in range(10, 60, 10)])
+    assert plot_logs.read_run(tmp_path / 'anew').training['loss'] == dict.fromkeys(range(10, 60, 10), 2.0)
+    assert not capsys.readouterr().err
+
+
+def test_what_has_no_place_in_a_picture_is_told(plot_logs, tmp_path, capsys):
+    for seed in range(2):
+        lines = [train(10, 1.0), train(20, float('nan')), {'top1': 5.0, 'step': 1}, *[{'top5': 9.0, 'step': 1}] * seed]
+        write(tmp_path / 'seeds' / f'seed-{seed}', '20260101_000000', lines, tail='7\n\0\0\n{"lr": 0.1, "lo')
+    (tmp_path / 'seeds' / 'seed-notes.txt').touch()
+    write(tmp_path / '_a$b$\\c', '20260101_000000', [train(10, 1.0)])
+    runs = [plot_logs.read_run(tmp_path / name) for name in ('seeds', '_a$b$\\c')]
+    assert plot_logs.metrics_of(runs, ['top1']) == ['top1']
+    plot_logs.save(plot_logs.draw(runs, ['top1']), tmp_path / 'curves.png')
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        *(
+            f'{tmp_path}/seeds/seed-{seed}: loss is no finite number at 1 of 2 places, first at iteration 20: its '
+            'curve has a gap there.'
+            for seed in range(2)
+        ),
+        'seeds: top5 is left out, as seed-0 has none.',
+        '_a$b$\\c has no top1: it has no curve there.',
+    ]
+
+
 def test_the_picture_has_loss_metrics_and_learning_rate_of_every_run(plot_logs, work_dirs):
     runs = [plot_logs.read_run(work_dirs / name) for name in ('one', 'two')]
     assert plot_logs.metrics_of(runs, None) == ['top1', 'coco/bbox_mAP']

@@ -161,6 +161,30 @@ def test_unusable_files_are_named_and_the_others_painted(files, tmp_path):
     assert [len(list(read_frames(path))) for path in sorted(out.glob('*.mp4'))] == [4, 4]
 
 
+def test_an_image_that_the_model_fails_on_is_told_and_the_others_are_painted(
+    tool, files, tmp_path, monkeypatch, capsys
+):
+    look = ClusterViewer.look
+
+    def fail_on(width):
+        def failing(self, image, **options):
+            if image.shape[1] == width or width is None:
+                raise MemoryError('no room')
+            return look(self, image, **options)
+
+        monkeypatch.setattr(ClusterViewer, 'look', failing)
+
+    given = [files / 'images', '--model', 'coc_tiny', '--checkpoint', files / 'digits.pth', '--size', '32']
+    monkeypatch.setattr(sys, 'argv', ['visualize_clusters.py', *map(str, given), '--out', str(tmp_path)])
+    fail_on(90)
+    with pytest.raises(UserError, match=r'1 of 2 files failed: .*wide.png cannot be looked at \(MemoryError: no room'):
+        tool.visualize(tool.parse_args())
+    assert [path.name for path in tmp_path.rglob('*.png')] == ['high_clusters.png']
+    fail_on(None)
+    with pytest.raises(MemoryError):
+        tool.visualize(tool.parse_args())
+
+
 @pytest.mark.parametrize(
     ('place', 'sentence'),
     [

@@ -1,6 +1,8 @@
 """Checkpoints through the tools: convert, publish, and files that must not run, by every way into a training."""
 
 import hashlib
+import json
+import runpy
 import shutil
 from pathlib import Path
 
@@ -122,6 +124,26 @@ def test_publishing_keeps_weights_and_what_one_must_know(project, tmp_path):
     metric = accuracy(run(project, 'test.py', 'config.py', path))
     assert meta['metric']['accuracy/top1'] == pytest.approx(float(metric), abs=1e-3)
     assert f'{path}: ' in out
+
+
+@pytest.mark.parametrize(
+    ('meta', 'expected'),
+    [
+        ({'epoch': 1, 'iter': 2}, 1.0),
+        ({'epoch': 2, 'iter': 4}, 2.0),
+        ({'epoch': 4, 'iter': 8}, 4.0),
+        ({'epoch': 3}, 3.0),
+    ],
+)
+def test_the_metric_is_of_the_checkpoints_epoch_where_an_iteration_has_its_number(tmp_path, meta, expected):
+    lines = []
+    for epoch in range(1, 6):
+        lines += [{'lr': 0.1, 'iter': 2 * epoch, 'step': 2 * epoch}, {'top1': float(epoch), 'step': epoch}]
+    log = tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('\n'.join(map(json.dumps, lines)) + '\n{"lr": 0.1, "it')
+    publish = runpy.run_path(str(ROOT / 'tools' / 'model_converters' / 'publish_model.py'))
+    assert publish['logged_metric'](tmp_path / 'epoch.pth', meta) == {'top1': expected}
 
 
 def test_publishing_as_safetensors(project, tmp_path):

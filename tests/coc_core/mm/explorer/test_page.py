@@ -1,12 +1,15 @@
 """What the explorer's page answers, without a browser."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from coc_core import create_model
-from coc_core.mm.explorer.page import NONE, Page
+from coc_core.mm.explorer.page import NONE, Page, build_page
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
 
@@ -39,6 +42,24 @@ def test_an_image_may_have_any_name_that_a_file_has(tmp_path, ask, stem, kept):
     (written,) = (tmp_path / 'pictures').iterdir()
     assert written.name in str(download.value)
     assert written.name == f'{kept}_stage0_block0_head0.png'
+
+
+def test_a_model_may_be_a_config_of_ones_own(tmp_path):
+    base = Path(__file__).parents[4] / 'configs' / 'classification' / 'coc-tiny_1xb32-12e_digits.py'
+    config, checkpoint, image = (str(tmp_path / name) for name in ('mine.py', 'model.pth', 'gray.png'))
+    cfg = Config.fromfile(base)
+    cfg.merge_from_dict({'model.backbone.center_grid': 3})
+    # As mmengine does for each training.
+    cfg.dump(config)
+    torch.save(create_model('coc_tiny', num_classes=10).state_dict(), checkpoint)
+    Image.fromarray(PICTURE).save(image)
+    # Found beside the checkpoint, and named by its file.
+    for model in (None, config):
+        page = build_page([checkpoint], [image], model, tmp_path)
+        models = [part for part in page.blocks.values() if getattr(part, 'label', '') in ('Model', 'Its model')]
+        assert [part.value for part in models] == [config] * 2
+    message, *_ = Page(tmp_path)(image, None, 32, checkpoint, config, NONE, config, 0, 0, 0, 0.6, None)
+    assert 'regions of 9 centers' in message
 
 
 def test_16_bits_look_like_the_8_that_a_model_is_trained_on(tmp_path, ask):

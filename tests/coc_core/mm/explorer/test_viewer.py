@@ -70,6 +70,25 @@ def test_a_config_and_a_name_see_the_same(tmp_path):
         assert (a.assignment == b.assignment).mean() > 0.99
 
 
+def test_a_class_has_the_name_that_the_checkpoint_learned_or_is_refused(tmp_path, caplog):
+    model = create_model('coc_tiny', num_classes=10)
+    model.head.bias.data[7] = 50.0
+    names = [f'number {digit}' for digit in range(10)]
+    path, config = str(tmp_path / 'model.pth'), str(CONFIGS / 'classification' / 'coc-tiny_1xb32-12e_digits.py')
+    torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': names}}}, path)
+    option = 'test_dataloader.dataset.metainfo'
+    viewer = ClusterViewer.from_config(config, path, {option: None})
+    assert viewer.look(PICTURE, stages=[0]).prediction == 'number 7 (1.00)' and not caplog.records
+    viewer = ClusterViewer.from_config(config, path)
+    assert viewer.look(PICTURE, stages=[0]).prediction == '7 (1.00)'
+    assert 'model.pth was trained with the classes number 0, ' in caplog.text
+    with pytest.raises(UserError, match='model.pth was trained with the classes number 0, .* from label 0 on'):
+        ClusterViewer.from_config(config, path, {f'{option}.classes': names[::-1]})
+    # Names of another number of classes are those of something else.
+    viewer.classes = names[:9]
+    assert viewer.look(PICTURE, stages=[0]).prediction == 'class 7 (1.00)'
+
+
 def test_a_picture_is_read_as_the_configs_pipeline_reads_it(tmp_path):
     torch.save(create_model('coc_tiny', num_classes=10).state_dict(), tmp_path / 'model.pth')
     config = str(CONFIGS / 'classification' / 'coc-tiny_1xb32-12e_digits.py')

@@ -1,5 +1,7 @@
 """A predictor around a real classifier of digits."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,65 @@ def test_a_pipeline_that_fails_on_every_image_keeps_its_trace(checkpoint, pictur
     with pytest.raises(ZeroDivisionError):
         list(predictor.outcomes((asked.append(path) or Item(path) for path in pictures[:1] * 99), batch_size=2))
     assert len(asked) < 40
+
+
+def exhaust(predictor, monkeypatch, most, *failing):
+    """Have the model run out of memory on these images, and on more than ``most`` at a time."""
+    step = predictor._model.test_step
+    large = [predictor._samples[Item(path)].data['inputs'] for path in failing]
+
+    def fails(data):
+        images = data['inputs']
+        if len(images) > most or any(torch.equal(image, one) for image in images for one in large):
+            raise torch.OutOfMemoryError('out of memory:\n tried to allocate')
+        return step(data)
+
+    monkeypatch.setattr(predictor._model, 'test_step', fails)
+
+
+@pytest.mark.parametrize(('most', 'failing'), [(9, [2]), (1, []), (1, [0, 3])])
+def test_an_image_that_the_model_fails_on_is_told_and_the_others_are_predicted(
+    checkpoint, pictures, monkeypatch, most, failing, capsys
+):
+    predictor = Predictor.from_config(CONFIG, checkpoint, device='cpu')
+    predictor.batch_size = 4
+    expected = [scores(row) for row in predictor.rows(pictures)]
+    exhaust(predictor, monkeypatch, most, *(pictures[place] for place in failing))
+    told = 'cannot be predicted: the model failed (OutOfMemoryError: out of memory: tried to allocate).'
+    for place, row in enumerate(predictor.rows(pictures)):
+        if place in failing:
+            assert row['problem'] == f'{pictures[place]} {told}'
+        else:
+            assert scores(row) == pytest.approx(expected[place], abs=2e-6)
+    assert not capsys.readouterr().err
+
+
+def test_a_model_that_fails_on_every_image_keeps_its_trace(checkpoint, pictures, monkeypatch, capsys):
+    predictor = Predictor.from_config(CONFIG, checkpoint, device='cpu')
+    exhaust(predictor, monkeypatch, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(predictor.outcomes(map(Item, pictures), batch_size=2))
+    assert f'error while predicting {pictures[0]}:' in capsys.readouterr().err
+
+
+def test_a_dead_gpu_ends_the_run(checkpoint, pictures, monkeypatch):
+    predictor = Predictor.from_config(CONFIG, checkpoint, device='cpu')
+    predictor.rows(pictures[:1])
+    monkeypatch.setattr('coc_core.mm.prediction.predictor.is_dead', lambda device: True)
+    exhaust(predictor, monkeypatch, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        predictor.rows(pictures)
+
+
+def test_a_worker_that_is_killed_is_told(checkpoint, pictures, monkeypatch):
+    predictor = Predictor.from_config(CONFIG, checkpoint, device='cpu')
+
+    def die(data):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(predictor._samples, 'transforms', [die])
+    with pytest.raises(UserError, match=f'DataLoader worker .* at {pictures[0]} or soon after: lower'):
+        list(predictor.outcomes(map(Item, pictures), batch_size=1, workers=1))
 
 
 def test_a_task_that_says_nothing_of_predictions():
