@@ -43,7 +43,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):  # type
             group['lr'] = group.get('lr', self.base_lr) * scale_of.get(group['params'][0], 1.0)
 
 
-def _scales(model: nn.Module, rate: float, constructor: str) -> dict[nn.Parameter, float]:
+def _scales(model: nn.Module, rate: float, constructor: str) -> dict[nn.Parameter, Any]:
     """Return the factor of each parameter that is of a layer."""
     backbone = getattr(model, 'backbone', None)
     # Where mmpretrain holds models of timm; a TimmClassifier's has its head among its layers, as the last of them.
@@ -58,4 +58,4 @@ def _scales(model: nn.Module, rate: float, constructor: str) -> dict[nn.Paramete
     layers = group_parameters(sorted_part, sorted_part.group_matcher())
     count = len(layers) - (backbone is None)
     scales = {name: rate ** (count - place) for place, names in layers.items() for name in names}
-    return {parameter: scales[name] for name, parameter in sorted_part.named_parameters()}
+    return {parameter: scales[name] for name, parameter in sorted_part.named_parameters()}  # type: ignore[union-attr]

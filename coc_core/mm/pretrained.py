@@ -78,7 +78,8 @@ def _timm_entries(node: Any) -> Iterator[Mapping[str, Any]]:
 
 def other_pixels(model: nn.Module) -> str | None:
     """Return a sentence where a model's images are not normalized as in the training of timm's weights; else None."""
-    trained = next((m.pretrained_cfg for m in model.modules() if isinstance(m, nn.Module) and _is_timm(m)), None)
+    configs: list[Any] = [getattr(module, 'pretrained_cfg', None) for module in model.modules()]
+    trained = next((config for config in configs if isinstance(config, Mapping)), None)
     preprocessor = getattr(model, 'data_preprocessor', None)
     if trained is None or preprocessor is None:
         return None
@@ -96,10 +97,6 @@ def other_pixels(model: nn.Module) -> str | None:
         f'timm trained {trained.get("architecture")} on images of {_shown(theirs)}, but the data preprocessor makes '
         f'{_shown(ours)}: its weights expect the former, so set mean and std of data_preprocessor to these.'
     )
-
-
-def _is_timm(module: nn.Module) -> bool:
-    return isinstance(getattr(module, 'pretrained_cfg', None), Mapping)
 
 
 def _shown(values: Mapping[str, list[float]]) -> str:
