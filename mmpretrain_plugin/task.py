@@ -104,8 +104,10 @@ class ClassificationTask(Task):
         own = inner or cfg.get('data_preprocessor') or {}
         mixed = (model.get('train_cfg') or {}).get('augments') or own.get('batch_augments') or own.get('to_onehot')
         name = 'model.data_preprocessor' if inner else 'data_preprocessor'
+        # timm makes a head of that size where nobody says another.
+        default = {'num_classes': 1000} if str(model.get('type')).endswith('TimmClassifier') else {}
         # Without a number mmpretrain stops at the first batch.
-        return {**super().counting_parts(cfg), **({name: {'num_classes': 0, **own}} if mixed else {})}
+        return {'model': {**default, **model}, **({name: {'num_classes': 0, **own}} if mixed else {})}
 
     def exported_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
         """Return the whole classifier."""

@@ -10,6 +10,8 @@ import torch
 from processes import run_tool
 
 from coc_core import create_model
+from coc_core.mm.configs import load_config
+from coc_core.mm.models import build_model
 
 ROOT = Path(__file__).parents[1]
 MAKERS = {
@@ -17,6 +19,9 @@ MAKERS = {
     'segmentation': own_data.label_maps,
     'pointcloud': own_data.point_files,
 }
+OTHER_BACKBONES = re.findall(
+    r'builds it -->\n```python\n(.*?)```', (ROOT / 'docs' / 'model-zoo.md').read_text(), re.DOTALL
+)
 DOCUMENTED = {
     task: shlex.split(command.partition('  #')[0])
     for file in ('docs/own-data.md', 'docs/dense-tasks.md', 'docs/point-clouds.md')
@@ -52,6 +57,12 @@ def test_a_documented_command_writes_what_trains_tests_and_predicts(tmp_path, ta
     epochs = re.search(r'^epochs = (\d+)', text, re.MULTILINE)[1]
     text = text.replace(f'\nepochs = {epochs} ', '\nepochs = 1 ')
     (tmp_path / out).write_text(re.sub(r'\nimage_size = \d+', '\nimage_size = 64', text))
+    assert len(OTHER_BACKBONES) == 2
+    for beside in OTHER_BACKBONES:
+        if f"'./{out.name}'" in beside:
+            (tmp_path / out).with_stem('other').write_text(beside)
+            config = str((tmp_path / out).with_stem('other'))
+            assert type(build_model(load_config(config), config).backbone).__name__ == 'ResNet'
     run(*shlex.split(train))
     run(*shlex.split(test.replace(f'epoch_{epochs}.pth', 'epoch_1.pth')))
     assert list((tmp_path / 'work_dirs' / out.stem).glob('best_*_epoch_1.pth'))

@@ -32,6 +32,7 @@ from coc_core.mm.fault_tolerance.states import remove_earlier
 from coc_core.mm.fault_tolerance.stopping import StopHook
 from coc_core.mm.hooks.checkpoint import LoadCheckpointHook
 from coc_core.mm.hooks.progress import ProgressBarHook
+from coc_core.mm.pretrained import start_as_given
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,6 +72,7 @@ def train(args: argparse.Namespace) -> None:
     running.prepare(cfg, args, ['train', 'val'])
     state = training.apply_start(cfg, args)
     runner = running.build_runner(cfg, args.config)
+    start_as_given(runner)
     runner.register_hook(ProgressBarHook())
     if not any(isinstance(hook, StopHook) for hook in runner.hooks):
         runner.register_hook(StopHook())

@@ -252,7 +252,8 @@ def _take_over(
     except RuntimeError as error:
         model.load_state_dict(before, strict=False)
         raise CheckpointError(misfit([' '.join(str(error).split())])) from error
-    missing = [_described(key, own[key]) for key in result.missing_keys if key not in told]
+    # A module that renames its weights in checkpoints (mmpretrain's TimmClassifier) misses them by its own names.
+    missing = [_described(key, own.get(key)) for key in result.missing_keys if key not in told]
     unexpected = [_described(key, weights.get(key)) for key in result.unexpected_keys]
     problems = _sentences((missing, 'missing'), (unexpected, 'unexpected'))
     if problems and strict:
@@ -284,7 +285,9 @@ def _sentences(*listed: tuple[list[str], str]) -> list[str]:
 
 
 def _described(key: str, value: Any) -> str:
-    return f'{key} {list(value.shape)}' if isinstance(value, Tensor) else f'{key} ({type(value).__name__})'
+    if isinstance(value, Tensor):
+        return f'{key} {list(value.shape)}'
+    return key if value is None else f'{key} ({type(value).__name__})'
 
 
 def _listing(names: Iterable[str], shown: int = 3) -> str:

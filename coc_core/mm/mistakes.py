@@ -35,8 +35,8 @@ def building(what: str) -> Iterator[None]:
                 # Python 3.13 asks whether another name was meant.
                 end = '' if reason.endswith('?') else '.'
                 raise UserError(
-                    f'{what[0].upper()}{what[1:]} cannot be built: {reason}{end} Correct the config; a class of your '
-                    'own needs its module in custom_imports.'
+                    f'{what[0].upper()}{what[1:]} cannot be built: {reason}{end} Correct the config; what takes the '
+                    'place of an inherited part needs _delete_=True, a class of your own its module in custom_imports.'
                 ) from error
             raise
 

@@ -30,22 +30,24 @@ _TOP_LEVEL = frozenset(
 )
 _FREE = frozenset({'backend_args', 'custom_keys', 'default_hooks', 'dist_cfg', 'metainfo', 'mp_cfg'})
 _LOADER = frozenset(inspect.signature(DataLoader.__init__).parameters) - {'self'}
+PARAMWISE = frozenset(
+    {
+        'custom_keys',
+        'bias_lr_mult',
+        'bias_decay_mult',
+        'norm_decay_mult',
+        'flat_decay_mult',
+        'dwconv_decay_mult',
+        'dcn_offset_lr_mult',
+        'bypass_duplicate',
+    }
+)
+"""Entries of ``paramwise_cfg`` that mmengine's own constructor of optimizers knows."""
 _KNOWN_CHILDREN = {
     'auto_scale_lr': frozenset({'enable', 'base_batch_size'}),
     'env_cfg': frozenset({'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}),
     'randomness': frozenset({'seed', 'diff_rank_seed', 'deterministic'}),
-    'paramwise_cfg': frozenset(
-        {
-            'custom_keys',
-            'bias_lr_mult',
-            'bias_decay_mult',
-            'norm_decay_mult',
-            'flat_decay_mult',
-            'dwconv_decay_mult',
-            'dcn_offset_lr_mult',
-            'bypass_duplicate',
-        }
-    ),
+    'paramwise_cfg': PARAMWISE,
     'train_dataloader': _LOADER,
     'val_dataloader': _LOADER,
     'test_dataloader': _LOADER,

@@ -150,7 +150,13 @@ class Task:
         return self.backbone_part(model)
 
     def backbone_part(self, model: nn.Module) -> tuple[nn.Module, list[str]]:
-        """Return the backbone of a model for images, and the names of its maps."""
+        """Return the backbone of a model for images, and the names of its maps.
+
+        Raises:
+            UserError: It has none.
+        """
+        if not hasattr(model, 'backbone'):
+            raise UserError(f'{type(model).__name__} has no backbone of its own: leave --backbone out.')
         indices = getattr(model.backbone, 'out_indices', range(4))
         return model.backbone, [f'stage{index}' for index in indices]  # type: ignore[return-value, union-attr]
 
@@ -169,7 +175,9 @@ class Task:
             raise UserError(f'{self.scope} has no fixed image size: say it with --size HEIGHT WIDTH.')
         if len(size) > 2 or min(size) < 1:
             raise UserError(f'--size {" ".join(map(str, size))}: give height and width.')
-        return (cfg.model.backbone.get('in_channels', 3), size[0], size[-1])
+        part = cfg.model.get('backbone') or cfg.model
+        # A whole model of timm has its own word for it.
+        return (part.get('in_channels') or part.get('in_chans') or 3, size[0], size[-1])
 
     def tested_size(self, cfg: Config) -> Sequence[int] | None:
         """Return the size that a test pipeline gives every input; None where it depends on the image."""

@@ -149,6 +149,13 @@ def test_one_size_is_exported_and_it_is_the_tested_one_by_default(cfg, steps, si
     assert task_of(cfg).input_shape(cfg, size) == shape
 
 
+def test_a_model_without_a_backbone_of_its_own_is_exported_whole(cfg):
+    cfg.model = dict(type='TimmClassifier', model_name='test_resnet', in_chans=1, num_classes=3)
+    assert task_of(cfg).input_shape(cfg, [64]) == (1, 64, 64)
+    with pytest.raises(UserError, match='Linear has no backbone of its own: leave --backbone out'):
+        task_of(cfg).backbone_part(torch.nn.Linear(2, 2))
+
+
 def test_a_pipeline_that_leaves_the_size_open_asks_for_it(cfg):
     cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
     with pytest.raises(UserError, match='say it with --size HEIGHT WIDTH'):

@@ -274,6 +274,7 @@ def run_seeds(args: argparse.Namespace) -> None:
         'seeds': args.seeds,
         'metrics': summary,
         'checkpoints_sha256': [run['sha256'] for run in runs.values()],
+        'train_data': runs[args.seeds[-1]]['data']['train'],
         'test_data': runs[args.seeds[-1]]['data']['test'],
     }
     write_bytes(folder / 'summary.json', json.dumps(content, indent=1).encode())

@@ -82,7 +82,10 @@ def export(args: argparse.Namespace) -> None:
     with torch.no_grad(), warnings.catch_warnings(), replacing(args.out) as beside:
         warnings.simplefilter('ignore')
         with during(f'running the model on an input of shape {[1, *shape]} (--size changes it)'):
-            module(torch.randn(1, *shape))
+            outputs = module(torch.randn(1, *shape))
+        if isinstance(outputs, (list, tuple)) and len(outputs) != len(names):
+            # Not every backbone says which of its maps it returns.
+            names = [f'map{place}' for place in range(len(outputs))]
         lines = write(module, names, shape, beside, args)
     print('\n'.join([f'{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB', *(f'  {line}' for line in lines)]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -17,6 +18,7 @@ from coc_core.errors import UserError
 from coc_core.mm.data_checks.batches import smallest_batch
 from coc_core.mm.fault_tolerance.seeding import SeededDataset
 from coc_core.mm.mistakes import building, raised_by_packages
+from coc_core.mm.option_keys import PARAMWISE
 
 _REMEDY = 'Change begin, end and T_max together with the length in train_cfg.'
 
@@ -27,6 +29,7 @@ def build_schedules(runner: Runner) -> None:
     Raises:
         UserError: A schedule does not fit the training's length, or an entry of the config is wrong.
     """
+    _check_paramwise(runner)
     with building('the optimizer'):
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
@@ -45,6 +48,30 @@ def build_schedules(runner: Runner) -> None:
                 f'must begin before the end. {_REMEDY}'
             ) from error
     _tell_idle_schedules(runner)
+
+
+def _check_paramwise(runner: Runner) -> None:
+    """Tell what of ``paramwise_cfg`` would change nothing: another backbone has other names and constructors.
+
+    Raises:
+        UserError: The constructor does not know an entry.
+    """
+    config = runner.optim_wrapper if isinstance(runner.optim_wrapper, Mapping) else {}
+    paramwise = config.get('paramwise_cfg') or {}
+    constructor = config.get('constructor') or 'DefaultOptimWrapperConstructor'
+    unknown = sorted(set(paramwise) - PARAMWISE) if constructor == 'DefaultOptimWrapperConstructor' else []
+    if unknown:
+        raise UserError(
+            f"optim_wrapper.paramwise_cfg.{unknown[0]} changes nothing: mmengine's own constructor does not know it. "
+            'Take it out, or name the constructor that does (layer_decay_rate: LayerDecayOptimWrapperConstructor).'
+        )
+    keys = paramwise.get('custom_keys')
+    names = [name for name, _ in runner.model.named_parameters()] if keys else []
+    if idle := [key for key in keys or () if not any(key in name for name in names)]:
+        runner.logger.warning(
+            f'optim_wrapper.paramwise_cfg.custom_keys: {", ".join(map(repr, idle))} is in the name of no parameter and '
+            f'changes nothing. Names are such as {names[0]} and {names[-1]}.'
+        )
 
 
 def _tell_idle_schedules(runner: Runner) -> None:

@@ -43,6 +43,11 @@ class LoadCheckpointHook(Hook):
         if told := compared(checkpoint, self.classes, self.path):
             runner.logger.warning(told)
         report = checkpoints.load_content(model, checkpoint, self.path, strict=self.strict)
+        if not report.loaded:
+            raise checkpoints.CheckpointError(
+                f'load_from: {self.path} ({report.origin}) holds nothing that fits {type(model).__name__}: name a '
+                'checkpoint of this model, or set load_from=None to train without it.'
+            )
         # Other numbers are what fine-tuning may be for.
         odd = report.problems or (self.strict and report.otherwise)
         runner.logger.log(logging.WARNING if odd else logging.INFO, str(report))

@@ -8,6 +8,8 @@ import timm
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
 from torch.testing import assert_close
 
 import pointcloud
@@ -313,6 +315,20 @@ def test_without_strictness_what_does_not_fit_is_not_taken():
     before = model.stem.bias.clone()
     report = load_content(model, {**state, 'stem.bias': torch.full((8,), float('nan'))}, 'a.pth', strict=False)
     assert torch.equal(model.stem.bias, before) and '1 not finite (stem.bias)' in report.problems
+
+
+def test_a_model_that_renames_its_weights_is_told_what_it_misses():
+    init_default_scope('mmpretrain')
+    entries = dict(type='TimmClassifier', model_name='test_resnet')
+    model, other = (MODELS.build(dict(**entries, num_classes=classes)) for classes in (3, 5))
+    with pytest.raises(CheckpointError, match=r'a.pth .* does not fit the model: .*fc.weight \[5, 96\] where'):
+        load_content(model, {'state_dict': other.state_dict()}, 'a.pth')
+    with pytest.raises(CheckpointError, match=r'\d+ missing \(model.conv1.0.weight'):
+        load_content(model, {'state_dict': {'conv9.weight': torch.zeros(1)}}, 'a.pth')
+    report = load_content(model, {'state_dict': other.state_dict()}, 'a.pth', strict=False)
+    assert report.loaded == len(other.state_dict()) - 2
+    taken = {key: value for key, value in model.state_dict().items() if 'fc' not in key}
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in taken.items())
 
 
 @pytest.mark.parametrize('name', ['poolformer_s12', 'swin_tiny_patch4_window7_224', 'convnext_atto'])

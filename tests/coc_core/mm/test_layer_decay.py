@@ -56,6 +56,35 @@ def test_impossible_rates_are_refused(rate):
 def test_other_backbones_are_refused():
     with pytest.raises(
         ValueError,
-        match=r'needs a backbone that sorts its parameters into layers \(group_matcher\).* the model has LeNet5',
+        match=r'needs a backbone that .* \(group_matcher\).* the model has LeNet5: set .*layer_decay_rate=1.0',
     ):
         wrapped(classifier(dict(type='LeNet5')), layer_decay_rate=0.5)
+
+
+def rates(model, optimizer):
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {names[group['params'][0]]: group['lr'] for group in optimizer.param_groups}
+
+
+@pytest.mark.parametrize('name', ['test_resnet', 'test_convnext', 'test_vit'])
+def test_models_of_timm_have_layers_of_their_own(name):
+    init_default_scope('mmpretrain')
+    model = MODELS.build(dict(type='TimmClassifier', model_name=name, num_classes=3))
+    names = {parameter: f'model.{name}' for name, parameter in model.model.named_parameters()}
+    expected = {
+        names[parameter]: 0.1 * group['lr_scale']
+        for group in param_groups_layer_decay(model.model, layer_decay=0.5)
+        for parameter in group['params']
+    }
+    found = rates(model, wrapped(model, layer_decay_rate=0.5).optimizer)
+    assert found == pytest.approx(expected)
+    within = classifier(dict(type='TIMMBackbone', model_name=name))
+    found = rates(within, wrapped(within, layer_decay_rate=0.5).optimizer)
+    assert found['head.fc.weight'] == pytest.approx(0.1)
+    if name == 'test_resnet':  # Without a head, the others' last norm is a layer of its own.
+        assert min(found.values()) == pytest.approx(min(expected.values()))
+
+
+def test_without_decay_any_backbone_will_do():
+    model = classifier(dict(type='LeNet5'))
+    assert set(rates(model, wrapped(model, layer_decay_rate=1.0).optimizer).values()) == {0.1}

@@ -39,7 +39,7 @@ def build(**cfg):
     ],
 )
 def test_a_wrong_name_is_one_sentence(cfg, reason):
-    sentence = f'^The model of a.py cannot be built: {reason}[^.]*[.?] Correct the config; a class of your own needs'
+    sentence = f'^The model of a.py cannot be built: {reason}[^.]*[.?] Correct the config; what .* needs _delete_=True'
     with pytest.raises(UserError, match=sentence) as caught:
         build(**cfg)
     assert 'Please check' not in str(caught.value)

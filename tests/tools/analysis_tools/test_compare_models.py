@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 from processes import run_tool
@@ -83,6 +84,7 @@ def test_a_record_says_what_was_trained_and_what_came_out(data, tmp_path):
     parameters = [value.numel() for name, value in trained.items() if not name.endswith(buffers)]
     assert models[1]['parameters'] == sum(parameters)
     assert (out / 'curves.png').stat().st_size > 10_000
+    assert [model['otherwise'] for model in models] == [[], []]
 
 
 def test_two_configs_of_one_name_are_refused(tmp_path):
@@ -133,3 +135,38 @@ def test_a_record_that_cannot_be_written_is_told_before_anything_is_trained(tmp_
         command = (CONFIGS[1], '--seeds', 0, '--work-dir', tmp_path / 'work', '--out', tmp_path / name)
         assert sentence in run(*command, expect=2)
     assert not (tmp_path / 'work').exists()
+
+
+def test_what_configs_have_otherwise_is_told(tool):
+    base = dict(
+        model=dict(type='A', pretrained=True, width=3, data_preprocessor=dict(mean=[0.0])),
+        train_cfg=dict(max_epochs=3),
+        custom_hooks=[dict(type='EMAHook')],
+        arch='coc_tiny',
+        visualizer=dict(type='Visualizer'),
+    )
+    other = dict(model=dict(type='B', depth=18, data_preprocessor=dict(mean=[1.0])), train_cfg=dict(max_epochs=4))
+    first, second = (tool.compared_settings(Config(config)) for config in (base, other))
+    assert tool.differences(first, first, 'a') == []
+    assert sorted(tool.differences(second, first, 'a')) == [
+        "custom_hooks.0.type is not set, 'EMAHook' in a",
+        'model.data_preprocessor.mean is [1.0], [0.0] in a',
+        'model.pretrained is not set, True in a',
+        'train_cfg.max_epochs is 4, 3 in a',
+    ]
+
+
+def test_models_that_were_trained_on_other_samples_are_told(tool):
+    a, b, unknown = (dict(name=name, train_data=data) for name, data in (('a', ['x']), ('b', ['y']), ('c', None)))
+    assert tool.other_training_data(b, a) == ['other training samples than a']
+    assert tool.other_training_data(a, a) == tool.other_training_data(unknown, a) == []
+
+
+def test_data_that_nobody_knows_is_told(tool, capsys):
+    tool.check_same_test([dict(name='a', test_data=['x']), dict(name='old', test_data=None)])
+    assert 'note: old is tested with samples that nobody knows' in capsys.readouterr().err
+
+
+def test_the_stock_configs_differ_in_the_model_alone(tool):
+    first, second = (tool.compared_settings(load_config(str(config))) for config in CONFIGS)
+    assert tool.differences(second, first, 'coc') == []

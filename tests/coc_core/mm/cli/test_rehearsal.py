@@ -134,3 +134,34 @@ def test_a_schedule_that_begins_after_the_end_is_told(schedule, told, named, cap
     )
     build_schedules(runner)
     assert [told in message for message in caplog.messages] == ([] if told is None else [True])
+
+
+@pytest.mark.parametrize(
+    ('paramwise', 'told'),
+    [
+        (
+            dict(custom_keys={'norm': dict(lr_mult=0.1), 'backbone': dict(lr_mult=0.1)}),
+            r"custom_keys: 'backbone' is",
+        ),
+        (dict(custom_keys={'norm': dict(lr_mult=0.1)}, norm_decay_mult=0.0), None),
+        (dict(layer_decay_rate=0.8), 'layer_decay_rate changes nothing: .*LayerDecayOptimWrapperConstructor'),
+    ],
+)
+@pytest.mark.parametrize('constructor', [None, 'DefaultOptimWrapperConstructor'])
+def test_options_of_parameters_that_change_nothing_are_told(paramwise, told, constructor, caplog):
+    wrapper = dict(optimizer=dict(type='SGD', lr=0.1), paramwise_cfg=paramwise, constructor=constructor)
+    runner = SimpleNamespace(
+        model=Model(),
+        optim_wrapper=wrapper,
+        auto_scale_lr=None,
+        param_schedulers=None,
+        logger=logging.getLogger('options'),
+        build_optim_wrapper=lambda wrapper: wrapper,
+        scale_lr=lambda wrapper, scale: None,
+    )
+    if 'layer_decay_rate' in paramwise:
+        with pytest.raises(UserError, match=told):
+            build_schedules(runner)
+        return
+    build_schedules(runner)
+    assert [told in message for message in caplog.messages] == ([] if told is None else [True])

@@ -39,6 +39,7 @@ def test_whatever_counts_classes_is_compared():
     head = dict(type='LinearClsHead', num_classes=3, loss=dict(type='LabelSmoothLoss', num_classes=7))
     assert place('mmpretrain', dict(type='ImageClassifier', head=head)) == ['head.loss.num_classes=7']
     assert place('mmpretrain', dict(type='TimmClassifier', model_name='resnet18', num_classes=9)) == ['num_classes=9']
+    assert place('mmpretrain', dict(type='TimmClassifier', model_name='resnet18')) == ['num_classes=1000']
     heads = dict(decode_head=dict(num_classes=3), auxiliary_head=[dict(num_classes=4), dict(num_classes=3)])
     assert place('mmseg', heads) == ['auxiliary_head.0.num_classes=4']
     boxes = [dict(type='Shared2FCBBoxHead', num_classes=n) for n in (3, 80)]

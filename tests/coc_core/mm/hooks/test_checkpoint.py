@@ -84,6 +84,12 @@ def test_a_start_need_not_fit_and_the_log_warns_of_what_starts_fresh(log):
     assert record.levelno == logging.WARNING and 'head.weight [5, 8] where the model has [3, 8]' in record.message
 
 
+def test_a_start_of_which_nothing_fits_is_none():
+    for state in (classifier(1).state_dict(), {'features.0.weight': torch.zeros(3)}):
+        with pytest.raises(CheckpointError, match=r'load_from: a.pth .* holds nothing that fits Linear: name a'):
+            load(torch.nn.Linear(2, 2), {'state_dict': state}, strict=False)
+
+
 @pytest.mark.parametrize(
     ('classes', 'level'),
     [
