@@ -88,6 +88,8 @@ class CloudFiles:
         """
         points = self._points(item)
         path = Path(item.path)
+        if len(points) and np.ptp(points, axis=0).max() == 0:
+            raise UserError(f'{item} shows no shape: all its points are the same.')
         problems = content_problems(path, points[None], np.zeros(1, int), 1)
         told = place_problems(path, points[None], anywhere=self._anywhere)
         problems += [problem for problem in told if problem.level == 'error']

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coc_core.checkpoints.differences import differences, other_backbone
+from coc_core.checkpoints.differences import differences
 from coc_core.checkpoints.layouts import LAYOUTS
 from coc_core.checkpoints.origins import Source, recognize
 from coc_core.checkpoints.reading import CheckpointError, read
@@ -146,7 +146,7 @@ def load_content(
         denominator=denominator,
         evidence=evidence,
         problems=tuple(problems),
-        otherwise=differences(trunk, source) if trunk else other_backbone(getattr(model, 'backbone', model), source),
+        otherwise=differences(getattr(model, 'backbone', model) if trunk is None else trunk, source),
     )
 
 

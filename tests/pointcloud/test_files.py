@@ -53,6 +53,8 @@ def test_several_clouds_in_a_file(clouds, tmp_path):
         ('a.xyz', b'1 2\n3 4\n', 'cannot be read'),
         ('a.xyz', b'1 2 3\n1 nan 3\n', 'coordinates that are no numbers'),
         ('a.xyz', b'1000000 0 0\n1000001 0 0\n', 'far from the origin'),
+        ('a.xyz', b'1 2 3\n1 2 3\n', 'shows no shape: all its points are the same'),
+        ('a.xyz', b'', 'has an array of shape'),
         ('a.xyz', None, 'cannot be read'),
     ],
 )

@@ -24,11 +24,13 @@ import matplotlib
 import torch
 
 from coc_core import checkpoints
+from coc_core.checkpoints.differences import tell_differences
 from coc_core.errors import UserError
 from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool
 from coc_core.mm.configs import load_config
 from coc_core.mm.models import build_model
+from coc_core.mm.trained_classes import check_trained_classes
 from pointcloud import PointCloudClassifier, pictures
 from pointcloud.grouping import gather_points
 from pointcloud.recorder import GroupSimilarityRecorder
@@ -56,7 +58,10 @@ def draw(args: argparse.Namespace) -> None:
         raise UserError(f'{args.config} is no config of a point-cloud model.')
     model = build_model(cfg, args.config).eval()
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    checkpoints.load(model, args.checkpoint)
+    content = checkpoints.read(args.checkpoint)
+    tell_differences(checkpoints.load_content(model, content, args.checkpoint))
+    if told := check_trained_classes(content, dataset.metainfo['classes'], args.checkpoint):
+        print(told, file=sys.stderr)
     stages = len(model.backbone.stages)
     if not -stages <= args.stage < stages:
         raise UserError(f'--stage {args.stage} does not exist: the model has the stages 0 to {stages - 1}.')
