@@ -231,7 +231,7 @@ class Predictor:
                 found.update(zip(group.places, self._forward(group), strict=True))
             except UserError as error:
                 if len(group.places) == 1:
-                    problems[group.places[0]] = f'{items[group.places[0]]}: {error}'
+                    problems[group.places[0]] = f'{str(items[group.places[0]]).rstrip(",")}: {error}'
                     continue
                 for place in group.places:
                     (alone,) = self._run([items[place]], self._collate([self._samples[items[place]]]))
