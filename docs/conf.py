@@ -16,10 +16,6 @@ from sphinx.util.inspect import signature as sphinx_signature
 from sphinx.util.inspect import stringify_signature
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from coc_core.checkpoints.differences import KeepsArguments  # noqa: E402
-
 OURS = ('coc_core', 'mmpretrain_plugin', 'mmdet_plugin', 'mmseg_plugin', 'pointcloud')
 
 project = 'Context Cluster for OpenMMLab'
@@ -108,13 +104,15 @@ def say_arguments(
     app: Sphinx, what: str, name: str, member: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str, str | None] | None:
     """Show the arguments of ``__init__`` where ``__new__`` keeps them, at which autodoc looks first."""
-    if what != 'class' or KeepsArguments not in member.__mro__[1:]:
+    # By name: what is imported before autodoc does it has no annotations of what type checkers alone import.
+    if what != 'class' or 'KeepsArguments' not in {base.__name__ for base in member.__mro__[1:]}:
         return None
     return stringify_signature(sphinx_signature(member.__init__, bound_method=True)), returns
 
 
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
+    sys.path.insert(0, str(ROOT))
     app.connect('missing-reference', resolve_as_python)
     app.connect('autodoc-skip-member', skip_fields)
     app.connect('autodoc-process-signature', say_arguments)

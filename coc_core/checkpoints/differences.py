@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from coc_core.checkpoints.origins import Source
 from coc_core.checkpoints.origins.records import STOCK_BACKBONE, last_name
 from coc_core.errors import UserError
-
-if TYPE_CHECKING:
-    from coc_core.checkpoints.loading import Report
 
 
 class KeepsArguments:
@@ -45,12 +41,6 @@ def differences(trunk: nn.Module, source: Source) -> tuple[str, ...]:
     if not source.backbone:
         return ()
     return (*_class(trunk, source), *_numbers(trunk, source), *_own_arguments(trunk, source), *_mixer(trunk, source))
-
-
-def tell_differences(report: Report) -> None:
-    """Warn of what a model computes otherwise, where a report is not printed."""
-    if report.otherwise:
-        logging.getLogger(__name__).warning('%s was trained %s.', report.name, '; '.join(report.otherwise))
 
 
 class _Default:

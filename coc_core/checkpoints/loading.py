@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -148,6 +149,12 @@ def load_content(
         problems=tuple(problems),
         otherwise=differences(getattr(model, 'backbone', model) if trunk is None else trunk, source),
     )
+
+
+def tell_differences(report: Report) -> None:
+    """Warn of what a model computes otherwise, where a report is not printed."""
+    if report.otherwise:
+        logging.getLogger(__name__).warning('%s was trained %s.', report.name, '; '.join(report.otherwise))
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -24,7 +24,7 @@ import matplotlib
 import torch
 
 from coc_core import checkpoints
-from coc_core.checkpoints.differences import tell_differences
+from coc_core.checkpoints.loading import tell_differences
 from coc_core.errors import UserError
 from coc_core.mm.cli.options import add_config_options
 from coc_core.mm.cli.start import run_tool

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from coc_core import checkpoints
-from coc_core.checkpoints.differences import tell_differences
+from coc_core.checkpoints.loading import tell_differences
 from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError, during
 from coc_core.mm.augmentation import augmentation
