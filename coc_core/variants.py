@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from coc_core.errors import UserError, did_you_mean
 from coc_core.ops import check_denominator, check_impl
@@ -45,6 +45,9 @@ class CoCConfig:
     Raises:
         UserError: A field has the wrong length or an impossible value.
     """
+
+    UNSEEN: ClassVar = ('heads', 'head_dim', 'center_grid', 'region_grid')
+    """The fields that a model's weights may not show, neither by names nor by shapes."""
 
     depths: tuple[int, ...]
     dims: tuple[int, ...]

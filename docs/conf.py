@@ -12,6 +12,8 @@ from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.inspect import signature as sphinx_signature
+from sphinx.util.inspect import stringify_signature
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ('coc_core', 'mmpretrain_plugin', 'mmdet_plugin', 'mmseg_plugin', 'pointcloud')
@@ -98,8 +100,19 @@ def skip_fields(app: Sphinx, what: str, name: str, member: Any, skip: bool, opti
     return True if (getattr(member, '__doc__', None) or '').startswith('Alias for field number') else None
 
 
+def say_arguments(
+    app: Sphinx, what: str, name: str, member: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """Show the arguments of ``__init__`` where ``__new__`` keeps them, at which autodoc looks first."""
+    # By name: what is imported before autodoc does it has no annotations of what type checkers alone import.
+    if what != 'class' or 'KeepsArguments' not in {base.__name__ for base in member.__mro__[1:]}:
+        return None
+    return stringify_signature(sphinx_signature(member.__init__, bound_method=True)), returns
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
     sys.path.insert(0, str(ROOT))
     app.connect('missing-reference', resolve_as_python)
     app.connect('autodoc-skip-member', skip_fields)
+    app.connect('autodoc-process-signature', say_arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,12 @@ from numpy.typing import NDArray
 
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.problems import Level, Problem
+
+# How many points that are one, and which share of a cloud, are no chance.
+_FEW, _FILLED = 8, 0.1
+# How widely the points that are taken spread along an axis beside all points: in random order as widely.
+_NARROW = 0.75
+_LOOKED_AT = 256
 
 
 def content_problems(path: Path, points: NDArray[Any], labels: NDArray[Any], classes: int) -> list[Problem]:
@@ -66,6 +73,38 @@ def place_problems(path: Path, points: NDArray[Any], anywhere: bool = False) -> 
             remedy = 'subtract its center from each cloud, in float64, and divide by its radius'
             level: Level = 'error' if measured.max() >= hopeless else 'warning'
             yield Problem(str(path), f'has {which}: {remedy}', level)
+
+
+def filling_problems(path: Path, points: NDArray[Any]) -> Iterator[Problem]:
+    """Yield the clouds, [N, P, 3], that are filled up with one point, whose place and weight are not the shape's."""
+    # What fills up stands at the end. Points that are all the same are told as such.
+    count = (points == points[:, -1:]).all(axis=2).sum(axis=1)
+    share = count / points.shape[1]
+    found = np.flatnonzero((count >= _FEW) & (share > _FILLED) & (share < 1))
+    if len(found):
+        what = f'{len(found)} clouds that are filled up with one point, first cloud {found[0]} to {share[found[0]]:.0%}'
+        yield Problem(str(path), f'has {what}: fill them up with points of their own, drawn again', level='warning')
+
+
+def order_problems(path: Path, points: NDArray[Any], taken: int) -> Iterator[Problem]:
+    """Yield that the first points of most clouds show a part of the shape alone, as in the order of a scan.
+
+    Args:
+        path: The file.
+        points: Finite coordinates [N, P, 3].
+        taken: How many the pipeline takes; 0: all.
+    """
+    some = points[np.unique(np.linspace(0, len(points) - 1, _LOOKED_AT).round().astype(int))].astype(np.float64)
+    whole, part = some.std(axis=1), some[:, : taken or None].std(axis=1)
+    share = np.divide(part, whole, out=np.ones_like(whole), where=whole > 0).min(axis=1)
+    if np.median(share) < _NARROW:
+        what = f'the first {taken} of {points.shape[1]} points of most clouds lie in a part of the shape'
+        yield Problem(str(path), f'has an order of points by which {what}: shuffle the points of each cloud', 'warning')
+
+
+def digest(points: NDArray[Any]) -> bytes:
+    """Return what tells a cloud from others."""
+    return hashlib.blake2b(points.tobytes(), digest_size=16).digest()
 
 
 def split(

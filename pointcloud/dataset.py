@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.inspection import Inspection, Sample, class_names
 from coc_core.mm.data_checks.problems import Problem
-from pointcloud.clouds import content_problems, place_problems, split
+from pointcloud.clouds import content_problems, digest, filling_problems, order_problems, place_problems, split
+from pointcloud.config_checks import normalizes, points_taken
 from pointcloud.registry import DATASETS
 
 FILES = {
@@ -113,7 +114,7 @@ class PointCloudFile(BaseDataset):
             return
         points, labels = content
         steps = arguments.get('pipeline', ())
-        taken = max((step.get('num_points', 0) for step in steps), default=0)
+        taken = points_taken(steps)
         inspection.summary = f'{len(points)} clouds of {points.shape[1]} points'
         inspection.problems.extend(content_problems(path, points, labels, len(classes)))
         if inspection.problems:
@@ -121,13 +122,18 @@ class PointCloudFile(BaseDataset):
         if taken > points.shape[1]:
             what = f'holds clouds of {points.shape[1]} points, but the pipeline takes {taken}: lower its num_points'
             inspection.problems.append(Problem(str(path), what))
-        anywhere = any(step.get('type') == 'NormalizePoints' for step in steps)
-        inspection.problems.extend(place_problems(path, points if anywhere else points[:, : taken or None], anywhere))
+        anywhere = normalizes(steps)
+        seen = points if anywhere else points[:, : taken or None]
+        inspection.problems.extend(place_problems(path, seen, anywhere))
+        inspection.problems.extend(filling_problems(path, seen))
+        inspection.problems.extend(order_problems(path, points, taken))
         try:
-            present = np.unique(labels[_kept(labels, classes, arguments.get('validation'))])
+            kept = _kept(labels, classes, arguments.get('validation'))
         except UserError as error:
             inspection.problems.append(Problem(str(path), f'cannot be split: {str(error).rstrip(".")}'))
             return
+        inspection.contents = {digest(points[i]): f'{path}, cloud {i},' for i in kept}
+        present = np.unique(labels[kept])
         missing = [name for label, name in enumerate(classes) if label not in present]
         inspection.problems.extend(inspection.missing_classes(str(path), missing))
         inspection.summary += f', {len(present)} of {len(classes)} classes'

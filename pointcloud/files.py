@@ -88,6 +88,8 @@ class CloudFiles:
         """
         points = self._points(item)
         path = Path(item.path)
+        if len(points) and np.ptp(points, axis=0).max() == 0:
+            raise UserError(f'{item} shows no shape: all its points are the same.')
         problems = content_problems(path, points[None], np.zeros(1, int), 1)
         told = place_problems(path, points[None], anywhere=self._anywhere)
         problems += [problem for problem in told if problem.level == 'error']
@@ -96,8 +98,8 @@ class CloudFiles:
         return {'points': points, 'sample': str(item), 'place': item.place or 0}
 
     def columns(self, data: Mapping[str, Any]) -> dict[str, int] | None:
-        """Return the number of points that were taken from the file."""
-        return {'points': len(data['points'])}
+        """Return the number of different points that were taken from the file: of few, some are taken again."""
+        return {'points': len(np.unique(data['points'], axis=0))}
 
     def problem(self, item: Item) -> str | None:
         """Return the sentence of a file that cannot be read: `start` has said it."""
@@ -140,8 +142,9 @@ def _array(path: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f'{path} cannot be read as an array ({error}).') from error
-    if array.ndim not in (2, 3) or array.shape[-1] < 3 or not np.issubdtype(array.dtype, np.floating):
+    numbers = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
+    if array.ndim not in (2, 3) or array.shape[-1] < 3 or not numbers:
         raise UserError(
-            f'{path} holds {array.dtype} of shape {list(array.shape)}, where floating [P, 3] or [N, P, 3] is expected.'
+            f'{path} holds {array.dtype} of shape {list(array.shape)}, where numbers [P, 3] or [N, P, 3] are expected.'
         )
     return array

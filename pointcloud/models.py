@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coc_core.checkpoints.differences import KeepsArguments
 from coc_core.errors import UserError
 from pointcloud.layers import Stage
 from pointcloud.norm import PointNorm
@@ -16,7 +17,7 @@ from pointcloud.variants import PointMLPConfig, get_config
 
 
 @MODELS.register_module()
-class PointMLP(nn.Module):
+class PointMLP(KeepsArguments, nn.Module):
     """The trunk of a point-cloud model (Ma et al., 2022; with clustering layers: Context Cluster, section 4.4).
 
     Args:

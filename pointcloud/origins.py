@@ -11,7 +11,7 @@ from torch import Tensor
 from coc_core.checkpoints.origins import Content, Origin, Source, register_origin
 from coc_core.checkpoints.origins.records import recorded_backbone, recorded_title
 from coc_core.errors import UserError
-from pointcloud.variants import VARIANTS
+from pointcloud.variants import VARIANTS, PointMLPConfig, get_config
 
 # The published name and ours; {} is the stage.
 _NAMES = (
@@ -48,6 +48,10 @@ class Clouds(Origin):
         left = {**{key: content.weights[key] for key in unknown}, **content.others}
         backbone = recorded_backbone(content.meta, VARIANTS)
         return Source(self, title, self.family, weights, left, (*content.steps, *changes), backbone=backbone)
+
+    def variant(self, arch: Any) -> PointMLPConfig:
+        """Return a variant of `pointcloud`."""
+        return get_config(arch)
 
     def library_form(self, source: Source) -> str | None:
         """Return this project's names: `pointcloud` is the library."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from coc_core.checkpoints import load_content, read
 from coc_core.errors import UserError
+from coc_core.mm.data_checks.class_folders import files_below
 from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.own_data import splits
 from coc_core.mm.own_data.class_lists import checked
@@ -98,7 +100,7 @@ def plan(request: DataRequest) -> Plan:
     }
     amounts = f'{count} clouds for training and {data.counts["val"]} for validation'
     summary = f'{arch} from {start.words} on {request.data}: {counted(data.classes)}, {amounts}.'
-    text = head(request, BASE, summary, variables, imports='') + _body(request, start, data, taken)
+    text = head(request, BASE, summary, variables, imports='') + _body(request, start, data)
     text += training(base, start, decayed=False)
     return Plan(text, summary, epochs, data.example, data.files, data.notes)
 
@@ -136,6 +138,11 @@ def from_files(request: DataRequest) -> Data:
             raise UserError(f'{found[phase]} has the label {int(numbers.min())}: number classes 0, 1, 2, ...')
     highest = max(int(numbers.max()) for numbers in labels.values())
     classes = list(request.classes or map(str, range(highest + 1)))
+    lowest = min(int(numbers.min()) for numbers in labels.values())
+    if lowest == 1 and len(request.classes or range(highest)) == highest:
+        raise UserError(
+            f'{found["train"]} numbers its {highest} classes from 1: store label - 1, so that they begin at 0.'
+        )
     if highest >= len(classes):
         raise UserError(f'--classes names {len(classes)} classes, but the labels go to {highest}: name {highest + 1}.')
     datasets = {phase: {'ann_file': repr(path_text(path))} for phase, path in found.items()}
@@ -179,7 +186,8 @@ def from_point_files(request: DataRequest) -> Data:
         sides = splits.split(labels, f'The clouds in {folders["train"]}')
         for phase, side in zip(('train', 'val'), sides, strict=True):
             found[phase] = ([files[place] for place in side], [labels[place] for place in side])
-    sizes = [point_count(path) for path in found['train'][0][:_LOOKED_AT]]
+    files = found['train'][0]
+    sizes = [point_count(path) for path in files[:: -(-len(files) // _LOOKED_AT)]]
     known = [size for size in sizes if size is not None]
     points = min(STORED_POINTS, max(64, int(median(known)))) if known else STORED_POINTS
     paths = {phase: request.folder / f'{phase}.h5' for phase in found}
@@ -187,7 +195,19 @@ def from_point_files(request: DataRequest) -> Data:
     note = f'the point files become {", ".join(map(str, paths.values()))}: {points} points each, centered, of radius 1'
     datasets = {phase: {'ann_file': repr(path_text(path))} for phase, path in paths.items()}
     counts = {phase: len(files) for phase, (files, _) in found.items()}
-    return Data(classes, counts, points, datasets, paths['val'], writers, (note,))
+    notes = (note, *_left_out(folders.values(), found.values()))
+    return Data(classes, counts, points, datasets, paths['val'], writers, notes)
+
+
+def _left_out(folders: Iterable[Path], found: Iterable[tuple[list[Path], list[int]]]) -> Iterator[str]:
+    """Yield what is said of files that are not read, by their endings or as they lie beside the class folders."""
+    read = {path for files, _ in found for path in files}
+    for folder in folders:
+        others = [path for name in files_below(str(folder), []) if (path := Path(name)) not in read]
+        if others:
+            kinds = Counter(path.suffix.lower() or 'without an ending' for path in others).most_common()
+            told = ', '.join(f'{count} {ending}' for ending, count in kinds)
+            yield f'{folder} has files that are not read: {told}, first {others[0]}'
 
 
 def _labelled(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
@@ -233,14 +253,13 @@ def _training_bytes(config: PointMLPConfig, points: int) -> float:
     return 4 * numbers
 
 
-def _body(request: DataRequest, start: Start, data: Data, points: int) -> str:
+def _body(request: DataRequest, start: Start, data: Data) -> str:
     """Return the model and the data as the config has them."""
     config = get_config(request.arch or 'pointmlp_coc')
     backbone: Entries = {'arch': 'arch'}
     # Each stage halves the points, and a group is taken of those that a stage begins with.
-    if 2 * config.anchors[0] > points:
-        backbone['anchors'] = '(num_points // 2, num_points // 4, num_points // 8, num_points // 16)'
-        backbone['neighbors'] = f'min({config.neighbors}, num_points // 8)'
+    anchors = [f'min({most}, num_points // {2 << stage})' for stage, most in enumerate(config.anchors)]
+    backbone |= {'anchors': f'({", ".join(anchors)})', 'neighbors': f'min({config.neighbors}, num_points // 8)'}
     lines = [assigned('model', {'backbone': backbone, 'head': {'num_classes': 'len(classes)'}})]
     lines += pipelines('num_points', ('train', 'test', 'tta'))
     if 'validation' in data.datasets['train']:

@@ -111,15 +111,24 @@ def _loaded(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def write_clouds(files: Sequence[Path], labels: Sequence[int], num_points: int, path: Path) -> None:
-    """Write clouds and their labels into an HDF5 file as ``PointCloudFile`` reads it.
+    """Write clouds and their labels into an HDF5 file as ``PointCloudFile`` reads it; tell which have few points.
 
     Raises:
         UserError: One of the files cannot be read, or shows no shape.
     """
     import h5py
 
+    small: list[tuple[int, Path]] = []
     with h5py.File(path, 'w') as file:
         data = file.create_dataset('data', (len(files), num_points, 3), np.float32)
         for place, source in enumerate(files):
-            data[place] = read_cloud(source, num_points, seed=place)
+            data[place] = cloud = read_cloud(source, num_points, seed=place)
+            distinct = len(np.unique(cloud, axis=0))
+            small += [(distinct, source)] if distinct < num_points else []
         file['label'] = np.asarray(labels, np.int64)
+    if small:
+        least, source = min(small)
+        print(
+            f'note: {len(small)} of {len(files)} clouds have fewer than {num_points} different points, which are taken '
+            f'again: {source} has {least}'
+        )

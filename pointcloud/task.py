@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 from torch import nn
 
 from coc_core.errors import UserError
+from coc_core.mm.data_checks.problems import Problem
 from coc_core.mm.task import Task
+from pointcloud.config_checks import config_problems
 
 if TYPE_CHECKING:
     from coc_core.mm.own_data.plan import DataRequest, Plan
@@ -21,6 +23,10 @@ class PointCloudTask(Task):
     """One class for each cloud of points."""
 
     scope = 'pointcloud'
+
+    def config_problems(self, cfg: Config, phase: str) -> Iterator[Problem]:
+        """Yield where clouds are measured otherwise than learned."""
+        return config_problems(cfg, phase)
 
     def plan(self, request: DataRequest) -> Plan:
         """Plan a config for clouds in HDF5 files, or in class folders."""

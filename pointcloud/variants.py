@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from coc_core.errors import UserError, did_you_mean
 from coc_core.variants import override_fields
@@ -32,6 +32,9 @@ class PointMLPConfig:
     Raises:
         UserError: A field has the wrong length or an impossible value.
     """
+
+    UNSEEN: ClassVar = ('anchors', 'neighbors')
+    """The fields that a model's weights do not show, neither by names nor by shapes."""
 
     embed_dim: int = 64
     dim_factors: tuple[int, ...] = (2, 2, 2, 2)

@@ -90,6 +90,10 @@ def new_config(args: argparse.Namespace) -> None:
         check_absent({request.out: None})
     plan = task_of({'default_scope': scope}).plan(request)
     files = {**plan.files, request.out: partial(_write_text, plan.text)}
+    if plan.files and request.folder.resolve() == request.data.resolve():
+        raise UserError(
+            f'--out {request.out}: its files would lie in {request.folder}, among your data: name another config.'
+        )
     if not args.overwrite:
         check_absent(files)
     print(plan.summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coc_core.checkpoints.differences import differences, other_backbone
+from coc_core.checkpoints.differences import differences
 from coc_core.checkpoints.layouts import LAYOUTS
 from coc_core.checkpoints.origins import Source, recognize
 from coc_core.checkpoints.reading import CheckpointError, read
@@ -146,8 +147,14 @@ def load_content(
         denominator=denominator,
         evidence=evidence,
         problems=tuple(problems),
-        otherwise=differences(trunk, source) if trunk else other_backbone(getattr(model, 'backbone', model), source),
+        otherwise=differences(getattr(model, 'backbone', model) if trunk is None else trunk, source),
     )
+
+
+def tell_differences(report: Report) -> None:
+    """Warn of what a model computes otherwise, where a report is not printed."""
+    if report.otherwise:
+        logging.getLogger(__name__).warning('%s was trained %s.', report.name, '; '.join(report.otherwise))
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from coc_core import checkpoints
+from coc_core.checkpoints.differences import KeepsArguments
 from coc_core.errors import UserError
 from coc_core.mixers import MixerFactory
 from coc_core.mm.safe_loading import install_safe_loader
@@ -43,7 +44,7 @@ class OutputMap(nn.LayerNorm):
         return f'{self.normalized_shape[0]}, a map [B, C, H, W] as it is'
 
 
-class ContextClusterBackbone(ContextCluster, BaseModule):  # type: ignore[misc]
+class ContextClusterBackbone(KeepsArguments, ContextCluster, BaseModule):  # type: ignore[misc]
     """``dict(type='ContextCluster', arch='coc_small', ...)`` in mmpretrain, mmdet and mmseg.
 
     Args:

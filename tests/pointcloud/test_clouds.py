@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from coc_core.errors import UserError
-from coc_core.mm.data_checks.checks import check_data, inspections
+from coc_core.mm.data_checks.checks import check_data, config_problems, inspections
 from pointcloud.clouds import place_problems, split
 from pointcloud.dataset import ScanObjectNN, read
 
@@ -126,7 +126,8 @@ def test_points_that_the_pipeline_does_not_take_do_not_count(cfg, tmp_path):
     points = np.repeat(np.concatenate([cloud(1, 0), cloud(1, 100)], axis=1), 3, axis=0)
     write(tmp_path, [0, 1, 2], points)
     cfg.train_dataloader.dataset.pipeline = [dict(type='TakeFirstPoints', num_points=8)]
-    assert found(cfg) == []
+    # What is left of each cloud is told, and not that the rest is far away.
+    assert ['lie in a part of the shape' in what for _, what in found(cfg)] == [True]
     cfg.train_dataloader.dataset.pipeline = []
     write(tmp_path, [0, 1, 2], points + 5000)
     assert [level for level, _ in found(cfg)] == ['error']
@@ -139,6 +140,89 @@ def test_clouds_that_the_pipeline_moves_may_be_anywhere(cfg, tmp_path):
     write(tmp_path, [0, 1, 2], np.repeat(cloud(1, (5e5, 4.5e6, 0)), 3, axis=0))
     ((level, what),) = found(cfg)
     assert level == 'error' and 'so far from the origin that their coordinates have few digits left' in what
+
+
+def test_the_first_points_of_a_scan_are_told_to_be_a_part_of_it(cfg, tmp_path):
+    points = np.random.default_rng(0).uniform(-1, 1, (30, 512, 3)).astype(np.float32)
+    cfg.train_dataloader.dataset.pipeline = [dict(type='TakeFirstPoints', num_points=256)]
+    write(tmp_path, np.arange(30) % 3, points)
+    assert found(cfg) == []
+    write(tmp_path, np.arange(30) % 3, np.take_along_axis(points, points[..., 2:].argsort(axis=1), axis=1))
+    ((level, what),) = found(cfg)
+    assert level == 'warning' and what == (
+        'has an order of points by which the first 256 of 512 points of most clouds lie in a part of the shape: '
+        'shuffle the points of each cloud.'
+    )
+    cfg.train_dataloader.dataset.pipeline[0].num_points = 512
+    assert found(cfg) == []
+
+
+@pytest.mark.parametrize('filling', [0, -1, None])
+def test_clouds_that_are_filled_up_with_one_point_are_told(cfg, tmp_path, filling):
+    points = np.random.default_rng(0).uniform(-1, 1, (6, 64, 3)).astype(np.float32)
+    points[4, 48:] = points[4, 47] if filling is None else filling
+    points[5, 32:] = points[5, :32]
+    write(tmp_path, [0, 1, 2] * 2, points)
+    ((level, what),) = found(cfg)
+    assert level == 'warning' and 'has 1 clouds that are filled up with one point, first cloud 4 to 2' in what
+
+
+@pytest.mark.parametrize(
+    ('train', 'val', 'shared'),
+    [
+        (None, None, 'cloud 0, and 29 more'),
+        (dict(keep='train', fraction=0.3), dict(keep='val', fraction=0.3), None),
+        (dict(keep='train', fraction=0.3), dict(keep='val', fraction=0.3, seed=1), 'more'),
+        (dict(keep='train', fraction=0.3), dict(keep='train', fraction=0.3), 'and 20 more'),
+        (dict(keep='train', fraction=0.3), None, 'and 20 more'),
+    ],
+)
+def test_clouds_that_training_has_seen_are_named_as_they_test_nothing(cfg, tmp_path, capsys, train, val, shared):
+    points = np.random.default_rng(0).uniform(-1, 1, (30, 8, 3)).astype(np.float32)
+    write(tmp_path, np.arange(30) % 3, points)
+    # A copy of a file is the same data.
+    copy = tmp_path / 'copy'
+    copy.mkdir()
+    write(copy, np.arange(30) % 3, points)
+    cfg.train_dataloader.dataset.validation = train
+    for root in (tmp_path, copy):
+        dataset = dict(cfg.train_dataloader.dataset, data_root=str(root), validation=val, test_mode=True)
+        cfg.val_dataloader = dict(dataset=dataset)
+        check_data(cfg, ['train', 'val'])
+        told = capsys.readouterr().err
+        assert ('in common with the training data' in told) == bool(shared) and (shared or '') in told
+
+
+@pytest.mark.parametrize(
+    ('phase', 'steps', 'backbone', 'told'),
+    [
+        ('val', [32], {}, []),
+        ('val', [16], {}, ['The val pipeline takes 16 points of a cloud, but the train pipeline 32']),
+        ('test', [dict(type='TestTimeAug', transforms=[[24]])], {}, ['takes 24 points of a cloud, but the train pi']),
+        (
+            'val',
+            [32, dict(type='NormalizePoints')],
+            {},
+            ['The val pipeline has NormalizePoints, but the train pipeline'],
+        ),
+        ('train', [], dict(anchors=(64, 32, 16, 8)), ['takes 32 points of a cloud, but the model keeps 64 anchors']),
+        ('train', [], dict(arch='unknown'), []),
+        ('test', [], dict(anchors=(64, 32, 16, 8)), []),
+    ],
+)
+def test_clouds_are_measured_as_they_are_learned(cfg, phase, steps, backbone, told):
+    def take(step):
+        if isinstance(step, dict):
+            return dict(step, transforms=[list(map(take, each)) for each in step.get('transforms', ())])
+        return dict(type='TakeFirstPoints', num_points=step)
+
+    cfg.model.backbone = dict(arch='pointmlp_elite', neighbors=4, anchors=(16, 8, 8, 8)) | backbone
+    cfg.train_dataloader.dataset.pipeline = [take(32)]
+    if phase != 'train':
+        cfg[f'{phase}_dataloader'] = dict(dataset=dict(cfg.train_dataloader.dataset, pipeline=list(map(take, steps))))
+    problems = list(config_problems(cfg, phase))
+    assert [problem.level for problem in problems] == ['warning'] * len(told)
+    assert all(start in str(problem) for start, problem in zip(told, problems, strict=True))
 
 
 @pytest.mark.parametrize('shape', [(0, 8, 3), (3, 0, 3)])

@@ -53,6 +53,8 @@ def test_several_clouds_in_a_file(clouds, tmp_path):
         ('a.xyz', b'1 2\n3 4\n', 'cannot be read'),
         ('a.xyz', b'1 2 3\n1 nan 3\n', 'coordinates that are no numbers'),
         ('a.xyz', b'1000000 0 0\n1000001 0 0\n', 'far from the origin'),
+        ('a.xyz', b'1 2 3\n1 2 3\n', 'shows no shape: all its points are the same'),
+        ('a.xyz', b'', 'has an array of shape'),
         ('a.xyz', None, 'cannot be read'),
     ],
 )
@@ -81,6 +83,14 @@ def test_place_and_unit_do_not_matter_where_the_pipeline_moves_clouds(clouds, tm
         files.start(Item('a.h5', 0, several))
 
 
+def test_whole_numbers_are_coordinates_and_few_points_are_told_as_few(tmp_path):
+    np.save(tmp_path / 'a.npy', np.arange(15).reshape(5, 3) ** 2)
+    assert not FILES.has_several(tmp_path / 'a.npy')
+    files = CloudFiles([NormalizePoints(), TakeFirstPoints(16)])
+    data = files.start(Item(str(tmp_path / 'a.npy')))
+    assert data['points'].shape == (16, 3) and files.columns(data) == {'points': 5}
+
+
 def test_unusable_files_of_several(clouds, tmp_path):
     (tmp_path / 'torn.h5').write_bytes(b'nothing')
     with pytest.raises(UserError, match='torn.h5 is not a complete HDF5 file'):
@@ -90,7 +100,7 @@ def test_unusable_files_of_several(clouds, tmp_path):
     with pytest.raises(UserError, match=r"other.h5 has no 'data', where floating \[N, P, 3\] is expected"):
         FILES.count(tmp_path / 'other.h5')
     np.save(tmp_path / 'flat.npy', clouds[0, 0])
-    with pytest.raises(UserError, match=r'flat.npy holds float32 of shape \[3\], where floating'):
+    with pytest.raises(UserError, match=r'flat.npy holds float32 of shape \[3\], where numbers'):
         FILES.has_several(tmp_path / 'flat.npy')
 
 

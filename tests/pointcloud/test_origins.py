@@ -1,10 +1,15 @@
 """Point-cloud checkpoints in every form say where they come from, and hold what that form's reader expects."""
 
+import copy
+import re
+
 import pytest
 import torch
 
 import pointcloud
-from coc_core.checkpoints import convert, load, read, to_official
+from coc_core.checkpoints import convert, load, load_content, read, to_official
+from pointcloud.classifier import PointCloudClassifier
+from pointcloud.models import PointMLP
 
 
 @pytest.fixture
@@ -40,3 +45,35 @@ def test_weights_of_another_trunk_are_told(tmp_path):
     assert load(model, tmp_path / 'epoch_1.pth').otherwise == ('by the backbone MyTrunk where this model has PointMLP',)
     model.backbone.__class__ = type('MyTrunk', (type(model.backbone),), {})
     assert not load(model, tmp_path / 'epoch_1.pth').otherwise
+
+
+class OwnTrunk(PointMLP):
+    """Takes an argument that no weight shows."""
+
+    def __init__(self, *args, reducers='mean', **others):
+        super().__init__(*args, **others)
+
+
+@pytest.mark.parametrize(
+    ('entries', 'built', 'told'),
+    [
+        ('neighbors=12', {}, 'with neighbors=12 where this model has 24'),
+        ('', dict(neighbors=6), 'with neighbors=24 where this model has 6'),
+        ('anchors=[256, 128, 64, 32]', {}, r'with anchors=\(256, 128, 64, 32\) where this model has \(512, 256, 128,'),
+        ('anchors=512, neighbors=24', {}, r'with anchors=\(512, 512, 512, 512\) where'),
+        ("reducers='max'", {}, "with reducers='max' where this model has the default"),
+        ('', dict(reducers=['max', 'mean']), r"with reducers=the default where this model has \('max', 'mean'\)"),
+        ("reducers=['max']", dict(reducers=['max']), None),
+        ('embed_dim=32, neighbors=24, anchors=[512, 256, 128, 64]', {}, None),
+    ],
+)
+def test_numbers_and_arguments_that_weights_do_not_show_are_told(entries, built, told):
+    model = PointCloudClassifier(
+        dict(type=OwnTrunk, arch='pointmlp_elite', **built), dict(type='PointClsHead', num_classes=3, hidden=(4,))
+    )
+    text = f"model = dict(backbone=dict(type='OwnTrunk', arch='pointmlp_elite', {entries}), head=dict(num_classes=3))"
+    content = {'state_dict': model.state_dict(), 'meta': {'cfg': text}}
+    # As the average of a training is a copy.
+    report = load_content(copy.deepcopy(model), content, 'epoch_1.pth')
+    assert len(report.otherwise) == bool(told)
+    assert not told or re.match(told, report.otherwise[0])

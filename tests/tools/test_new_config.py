@@ -323,6 +323,15 @@ class TestPointCloud:
         assert cfg.num_points == 256 == cfg.train_pipeline[1].num_points == cfg.tta_pipeline[1].num_points
         assert cfg.model.backbone.anchors == (128, 64, 32, 16)
 
+    def test_files_never_lie_among_the_data(self, tmp_path, write):
+        own_data.point_files(tmp_path / 'data', 2)
+        before = everything(tmp_path)
+        with pytest.raises(
+            UserError, match='--out data.py: its files would lie in data, among your data: name another'
+        ):
+            write('pointcloud', 'data', out=Path('data.py'))
+        assert everything(tmp_path) == before
+
     def test_files_of_training_and_test_are_a_pair(self, tmp_path, write):
         own_data.hdf5(tmp_path / 'h5' / 'training_objects.h5')
         own_data.hdf5(tmp_path / 'h5' / 'test_objects.h5', 6)

@@ -182,6 +182,16 @@ def test_what_no_cloud_can_be_drawn_of_is_one_sentence(trained, tmp_path):
         assert sentence in told and 'Traceback' not in told
 
 
+def test_pictures_of_a_checkpoint_of_other_classes_or_numbers_are_not_taken_for_its_own(trained):
+    out, checkpoint = trained / 'others', trained / 'one' / 'epoch_3.pth'
+    command = TOOLS / 'analysis_tools' / 'draw_points.py', CONFIG, checkpoint, '--samples', '0', '--out', out
+    order = 'test_dataloader.dataset.metainfo.classes=[1,0,2,3,4,5,6,7,8,9]'
+    told = run(*command, *options(trained / 'data', order), expect=2)
+    assert 'from label 0 on its predictions would count as other classes' in told and not out.exists()
+    told = run(*command, *options(trained / 'data', 'model.backbone.neighbors=5'))
+    assert 'epoch_3.pth was trained with neighbors=6 where this model has 5.' in told
+
+
 def test_seeds_are_trained_apart_and_summed_up(trained):
     work_dir = trained / 'seeds'
     command = (

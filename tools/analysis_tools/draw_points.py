@@ -24,7 +24,7 @@ import matplotlib
 import torch
 
 from coc_core import checkpoints
-from coc_core.checkpoints.differences import tell_differences
+from coc_core.checkpoints.loading import tell_differences
 from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError
 from coc_core.files import check_out

@@ -68,7 +68,13 @@ def publish(args: argparse.Namespace) -> None:
     meta = dict(found) if isinstance(found, dict) else {}
     cfg = config_of(args)
     model = build_model(cfg, args.config or args.checkpoint)
-    print(checkpoints.load_content(model, checkpoint, args.checkpoint))
+    report = checkpoints.load_content(model, checkpoint, args.checkpoint)
+    print(report)
+    if report.otherwise:
+        raise UserError(
+            f'{args.checkpoint} was trained {"; ".join(report.otherwise)}: name the config of its training (--config), '
+            'which the file that is handed out records.'
+        )
     out = Path(args.name).expanduser()
     if out.is_dir() or args.name.endswith('/'):
         raise UserError(f'{args.name} is a folder: add the name that the file shall begin with.')

@@ -13,6 +13,7 @@ from torch import Tensor
 from coc_core.checkpoints.layouts import Layout
 from coc_core.checkpoints.reading import CheckpointError
 from coc_core.model import ContextCluster
+from coc_core.variants import get_config
 
 _CONTAINERS = ('state_dict', 'model', 'net')
 _AVERAGES = ('state_dict_ema', 'model_ema')
@@ -165,6 +166,14 @@ class Origin:
     def fresh(self, source: Source, own: Mapping[str, Tensor], placed: Mapping[str, Tensor]) -> tuple[str, ...]:
         """Return the model's names that may keep their initial values."""
         return tuple(key for key in own if key not in placed and key.endswith('num_batches_tracked'))
+
+    def variant(self, arch: Any) -> Any:
+        """Return the architecture of this name, with ``override``; its fields are what a training may record.
+
+        Raises:
+            UserError: There is none.
+        """
+        return get_config(arch)
 
     def starts_a_backbone(self, source: Source) -> bool:
         """Whether these weights can start the backbone of a larger model."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -51,11 +52,7 @@ def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> 
             for path in _paths(dataset):
                 if not osp.exists(path):
                     raise UserError(_missing_data(phase, path))
-        task = task_of(cfg)
-        for problem in (
-            *rank_problems(cfg, task, phase), *_truth_problems(cfg, phase), *_name_problems(cfg, phase),
-            *task.config_problems(cfg, phase),
-        ):  # fmt: skip
+        for problem in config_problems(cfg, phase):
             if problem.level == 'error':
                 raise UserError(str(problem))
             if contents:
@@ -72,6 +69,15 @@ def check_data(cfg: Config, phases: Sequence[str], *, contents: bool = True) -> 
             if told:
                 more = f' ({len(told) - 1} more of this kind)' if len(told) > 1 else ''
                 print(f'{inspection.name}: {level}: {told[0]}{more}', file=sys.stderr, flush=True)
+
+
+def config_problems(cfg: Config, phase: str) -> Iterator[Problem]:
+    """Yield what of a config would have the data of a phase learned or measured in another way than it says."""
+    task = task_of(cfg)
+    yield from rank_problems(cfg, task, phase)
+    yield from _truth_problems(cfg, phase)
+    yield from _name_problems(cfg, phase)
+    yield from task.config_problems(cfg, phase)
 
 
 def _paths(dataset: Mapping[str, Any]) -> Iterator[str]:
@@ -131,7 +137,7 @@ def inspections(cfg: Config, phases: Sequence[str], *, files: bool) -> Iterator[
     task = task_of(cfg)
     seen: list[Mapping[str, Any]] = []
     first: dict[str, tuple[str, list[str]]] = {}
-    trained: set[str] = set()
+    trained: set[str | bytes] = set()
     for phase in phases:
         data = innermost_datasets(cfg, phase)
         for dataset in data:
@@ -152,7 +158,7 @@ def inspections(cfg: Config, phases: Sequence[str], *, files: bool) -> Iterator[
                     other, expected = first.setdefault(source, (name, names))
                     inspection.problems.extend(_difference(name, names, other, expected))
             if phase == 'train':
-                trained.update(map(osp.abspath, inspection.files))
+                trained.update(_samples(inspection))
             else:
                 inspection.problems.extend(_trained_on(inspection, trained))
             yield inspection
@@ -174,9 +180,14 @@ def _difference(name: str, classes: Sequence[str], other: str, expected: Sequenc
         yield Problem(name, f'{has}: from label {label} on they differ, and a model needs the same classes in both')
 
 
-def _trained_on(inspection: Inspection, trained: Collection[str]) -> Iterator[Problem]:
+def _samples(inspection: Inspection) -> dict[str | bytes, str | Path]:
+    """Return what tells the samples of a data set from others, and what messages call them."""
+    return {**{osp.abspath(file): file for file in inspection.files}, **inspection.contents}
+
+
+def _trained_on(inspection: Inspection, trained: Collection[str | bytes]) -> Iterator[Problem]:
     """Yield the problem of a data set that a model is tested with and trained on."""
-    shared = [file for file in inspection.files if osp.abspath(file) in trained]
+    shared = [name for sample, name in _samples(inspection).items() if sample in trained]
     if shared:
         more = f' and {len(shared) - 1} more' if len(shared) > 1 else ''
         what = f'has {shared[0]}{more} in common with the training data: what was trained on does not test a model'

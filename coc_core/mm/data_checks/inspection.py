@@ -44,6 +44,7 @@ class Inspection:
         problems: What is known without opening images.
         samples: Calls that open one sample each; they run in processes of their own.
         files: The images that it reads, or the folder whose images it reads all; empty where that is not known.
+        contents: What tells its samples from others, and their names, where one file holds many.
         classes: The class names in the order of their labels, as the data's own files give them.
         unseen: Names of the classes that must be in the samples, by label, where only opening them tells.
         summary: The size of the data set in words.
@@ -56,6 +57,7 @@ class Inspection:
     problems: list[Problem] = field(default_factory=list)
     samples: list[Callable[[], Sample]] = field(default_factory=list)
     files: Sequence[str | Path] = ()
+    contents: Mapping[str | bytes, str | Path] = field(default_factory=dict)
     classes: list[str] | None = None
     unseen: Mapping[int, str] = field(default_factory=dict)
     summary: str = ''

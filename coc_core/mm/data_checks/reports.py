@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from coc_core.errors import UserError
 from coc_core.mm.data_checks.batches import check_loading
-from coc_core.mm.data_checks.checks import check_data, inspections
+from coc_core.mm.data_checks.checks import check_data, config_problems, inspections
 from coc_core.mm.data_checks.inspection import Inspection, Sample
 from coc_core.mm.data_checks.problems import Problem
 
@@ -42,8 +42,11 @@ def reports_of(cfg: Config, phases: Sequence[str], workers: int) -> Iterator[Rep
     for phase in phases:
         if sentence := refused_by(partial(check_data, cfg, [phase], contents=False)):
             yield Report(f'{phase} data', 'cannot be used', [dict(level='error', text=sentence)])
-        else:
-            usable.append(phase)
+            continue
+        usable.append(phase)
+        # What of it is an error has refused the data.
+        if told := [dict(level=problem.level, text=str(problem)) for problem in config_problems(cfg, phase)]:
+            yield Report(f'{phase} settings', 'as the config has them', told)
     for inspection in inspections(cfg, usable, files=True):
         problems = [*inspection.problems, *open_samples(inspection, workers)]
         told = [dict(level=problem.level, text=str(problem)) for problem in problems]

@@ -16,7 +16,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from coc_core import checkpoints
-from coc_core.checkpoints.differences import tell_differences
+from coc_core.checkpoints.loading import tell_differences
 from coc_core.checkpoints.origins import recognize
 from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError, during

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from coc_core import checkpoints
-from coc_core.checkpoints.differences import tell_differences
+from coc_core.checkpoints.loading import tell_differences
 from coc_core.checkpoints.reading import check_file
 from coc_core.errors import UserError, during
 from coc_core.mm.augmentation import augmentation
@@ -241,7 +241,7 @@ class Predictor:
             try:
                 found.update(zip(group.places, self._forward(group), strict=True))
             except UserError as error:
-                problem = f'{items[group.places[0]]}: {error}'
+                problem = f'{str(items[group.places[0]]).rstrip(",")}: {error}'
             except Exception as error:
                 if is_dead(self._device):
                     raise

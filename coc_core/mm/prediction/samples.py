@@ -111,7 +111,7 @@ class Samples(Dataset[Loaded]):
                 columns = columns or self.files.columns(data)
         except UserError as error:
             told = str(error)
-            return Loaded(problem=told if item.path in told else f'{item}: {told}'), None
+            return Loaded(problem=told if item.path in told else f'{str(item).rstrip(",")}: {told}'), None
         except Exception as error:
             if (problem := self.files.problem(item)) is not None:
                 return Loaded(problem=problem), None

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import mmpretrain_plugin  # noqa: F401
 from coc_core import VARIANTS, ContextCluster, create_model
-from coc_core.checkpoints import from_official
+from coc_core.checkpoints import from_official, load_content
 from coc_core.errors import UserError
 from coc_core.layers import ClusterMixer
 from coc_core.mm.backbone import ContextClusterBackbone
@@ -126,6 +126,21 @@ def test_a_training_with_a_mixer_of_another_name_loads_its_own_checkpoint(tmp_pa
     build(mixer=mixer, init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
     with pytest.raises(ValueError, match='was trained with the mixer Warm, but the model was built with ClusterMixer'):
         build(init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
+
+
+class OwnBackbone(ContextClusterBackbone):
+    def __init__(self, *args, gate='silu', **others):
+        super().__init__(*args, **others)
+
+
+def test_an_argument_of_ones_own_backbone_is_told():
+    model = OwnBackbone(TOY, out_indices=(0, 1), gate='gelu', frozen_stages=1)
+    text = "model = dict(backbone=dict(type='OwnBackbone', arch='coc_tiny', gate='{}', out_indices=(1,)))"
+    content = {'state_dict': model.state_dict(), 'meta': {'cfg': text.format('relu')}}
+    told = load_content(model, content, 'epoch_1.pth').otherwise
+    assert told[-1] == "with gate='relu' where this model has 'gelu'" and not any('frozen' in one for one in told)
+    content['meta']['cfg'] = text.format('gelu')
+    assert not any('gate' in one for one in load_content(model, content, 'epoch_1.pth').otherwise)
 
 
 def test_pretrained_refuses_another_model(tmp_path):

@@ -180,6 +180,9 @@ def test_publishing_refuses_what_does_not_fit(project, tmp_path):
     )
     arguments = (tmp_path / 'other.pth', tmp_path / 'x', '--config', 'config.py')
     assert 'holds no Context Cluster weights' in run(project, 'model_converters/publish_model.py', *arguments, expect=2)
+    arguments = ('work/epoch_1.pth', tmp_path / 'x', '--config', 'config.py', '--cfg-options')
+    told = run(project, 'model_converters/publish_model.py', *arguments, 'model.backbone.center_grid=1', expect=2)
+    assert 'was trained with center_grid=(2, 2) where this model has (1, 1): name the config of its training' in told
     assert [file.name for file in tmp_path.iterdir()] == ['other.pth']
 
 
